@@ -1,0 +1,22 @@
+"""The one legend of axis letters, used in shape annotations and einsums."""
+
+__all__ = ["LEGEND"]
+
+LEGEND = {
+    "T": "tokens, batch and position flattened, padding left out",
+    "D": "model width",
+    "E": "experts",
+    "K": "choices per token",
+    "N": "rows after dispatch",
+    "C": "slots per expert",
+    "F": "expert hidden width",
+    "L": "MoE layers",
+    "R": "ranks",
+    "B": "sequences",
+    "S": "positions",
+    "V": "vocabulary",
+    "A": "assignments",
+    "G": "groups of tokens or of experts",
+    "H": "attention heads",
+    "M": "what a router remembers of a token",
+}
