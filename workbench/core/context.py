@@ -31,7 +31,6 @@ class RouteContext:
         previous: the nearest `Routing` below made by a router of the same class.
         shared: the part that all layers of this router share.
         attention: the layer's attention, behind `attend`.
-        shadow: the context that a shadow router gets.
     """
 
     layer: int = 0
@@ -51,7 +50,6 @@ class RouteContext:
     previous: Any = None
     shared: nn.Module | None = None
     attention: Callable[..., tuple[Tensor, Tensor]] | None = None
-    shadow: "RouteContext | None" = None
 
     def at(self, **changes: Any) -> "RouteContext":
         """A copy with some fields changed."""

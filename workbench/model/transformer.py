@@ -1,0 +1,210 @@
+"""The model: token ids in, logits and routings out."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from workbench.core.context import RouteContext
+from workbench.core.html import facts
+from workbench.core.records import Output, Site
+from workbench.core.seeds import stream as random_stream
+from workbench.core.spec import Spec
+from workbench.core.units import human_count
+from workbench.model.block import Block
+from workbench.model.config import ModelConfig
+from workbench.model.kv_cache import KVCache
+from workbench.model.layer import MoELayer, seeded_router
+from workbench.model.linear import linear
+from workbench.model.norm import RMSNorm
+from workbench.model.packing import Packing, packing_of
+from workbench.model.rope import Rotation, rotation
+
+__all__ = ["Transformer", "initialise"]
+
+
+class Transformer(nn.Module):
+    """A decoder-only MoE transformer. Its weights are not set: call `initialise`, or load a checkpoint.
+
+    Args:
+        config: the model's shape and router.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.norm = RMSNorm(config.width, eps=config.norm_eps)
+        self.head = None if config.tie_embeddings else linear(config.width, config.vocab_size)
+        first = next(self.moe_layers(), None)
+        self.shared_part = None if first is None else first.router.shared_part()
+
+    def moe_layers(self) -> Iterator[MoELayer]:
+        """The layers that have a router, lowest first."""
+        for block in self.blocks:
+            if isinstance(block.feed_forward, MoELayer):
+                yield block.feed_forward
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are."""
+        return self.embedding.weight.device
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no router looks at later tokens outside training."""
+        return all(layer.router.causal for layer in self.moe_layers())
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, "B S"],
+        *,
+        mask: Bool[Tensor, "B S"] | None = None,
+        label: Int[Tensor, "B S"] | None = None,
+        context: RouteContext | None = None,
+        cache: KVCache | None = None,
+        bias: Float[Tensor, "L E"] | None = None,
+        recompute: bool = False,
+    ) -> Output:
+        """Logits of every next token, with the routing of every MoE layer.
+
+        Args:
+            mask: True for a real token; padding may be on either side.
+            label: domain of each token, for routers and losses that read it.
+            context: phase, step and seed; a held-out pass (`prefill`) by default.
+            cache: tokens seen before; they are not given again.
+            bias: added to the choice of expert in each MoE layer, never to its weight; -inf bans.
+            recompute: trade time for memory, forget activations and make them again in backward.
+
+        Raises:
+            ValueError: a token id outside the vocabulary, or a mask of another shape.
+        """
+        self._check(token_ids)
+        if cache is not None:
+            packing = packing_of(token_ids.shape, mask, cache.past, token_ids.device)
+            cache.advance(torch.ones_like(token_ids, dtype=torch.bool) if mask is None else mask)
+        else:
+            packing = packing_of(token_ids.shape, mask, None, token_ids.device)
+        ids = packing.pack(token_ids)
+        base = (context or RouteContext(phase="prefill")).at(
+            num_layers=len(self.config.moe_layers),
+            sequence=packing.sequence,
+            position=packing.position,
+            token_id=ids,
+            label=None if label is None else packing.pack(label),
+            shared=self.shared_part,
+        )
+        stream, sites = self._through_blocks(self.embedding(ids), base, packing, cache, bias, recompute)
+        stream = self.norm(stream)
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return Output(logits=packing.pad(nn.functional.linear(stream, weight)), sites=sites)
+
+    def _through_blocks(
+        self,
+        stream: Float[Tensor, "T D"],
+        base: RouteContext,
+        packing: Packing,
+        cache: KVCache | None,
+        bias: Float[Tensor, "L E"] | None,
+        recompute: bool,
+    ) -> tuple[Float[Tensor, "T D"], tuple[Site, ...]]:
+        turn: Rotation = rotation(packing.position, self.config.head_dim, self.config.rope_theta)
+        sites: tuple[Site, ...] = ()
+        for block in self.blocks:
+            context = base.at(previous=_nearest(sites, block))
+            if isinstance(block.feed_forward, MoELayer):
+                layer = block.feed_forward.layer
+                context = context.at(layer=layer, bias=None if bias is None else bias[layer])
+            arguments: tuple[Any, ...] = (stream, context, packing, turn, cache)
+            if recompute and torch.is_grad_enabled():
+                stream, new = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                stream, new = block(*arguments)
+            sites += new
+        return stream, sites
+
+    def _check(self, token_ids: Int[Tensor, "B S"]) -> None:
+        if token_ids.numel() == 0:
+            return
+        low, high = int(token_ids.min()), int(token_ids.max())
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(
+                f"token ids must lie in 0..{self.config.vocab_size - 1}, got {low if low < 0 else high}; "
+                "use the tokenizer that the model was trained with"
+            )
+
+    def num_parameters(self, *, choices_per_token: float | None = None) -> int:
+        """Parameters in all; or those a token meets, given how many experts it is sent to on average."""
+        total = sum(p.numel() for p in self.parameters())
+        if choices_per_token is None:
+            return total
+        idle = 0.0
+        for layer in self.moe_layers():
+            one = sum(t[0].numel() for t in layer.experts.tensors())
+            idle += one * (layer.experts.num_experts - choices_per_token)
+        return round(total - idle)
+
+    def set_router(self, spec: Spec, seed: int) -> None:
+        """Give every MoE layer a new router with fresh weights; experts and attention stay.
+
+        Args:
+            seed: the same seed, the same gate weights; the global generator is left alone.
+
+        Raises:
+            LookupError: unknown router.
+            ValueError: arguments that the router or the number of experts does not allow.
+        """
+        config = self.config.with_router(spec)
+        fresh = [seeded_router(config, layer.layer, seed) for layer in self.moe_layers()]
+        for layer, router in zip(self.moe_layers(), fresh, strict=True):
+            layer.router, layer.router_name = router.to(self.device), spec.name
+        self.config = config
+        self.shared_part = fresh[0].shared_part() if fresh else None
+
+    def _repr_html_(self) -> str:
+        c = self.config
+        rows = {
+            "parameters": human_count(self.num_parameters()),
+            "blocks": f"{c.num_layers}, {len(c.moe_layers)} with experts",
+            "width D": c.width,
+            "experts E": f"{c.num_experts} of hidden width F={c.expert_width}",
+            "router": str(c.router),
+            "vocabulary V": c.vocab_size,
+            "device": f"{self.device}, {self.embedding.weight.dtype}",
+        }
+        return facts("Transformer", rows)
+
+
+def _nearest(sites: tuple[Site, ...], block: Block) -> Any:
+    if not isinstance(block.feed_forward, MoELayer):
+        return None
+    own = block.feed_forward.router_name
+    return next((site.routing for site in reversed(sites) if site.router == own), None)
+
+
+def initialise(model: Transformer, seed: int) -> Transformer:
+    """The model with fresh weights: normal with standard deviation 0.02, norms 1, biases 0.
+
+    What writes into the stream is smaller by the square root of twice the depth, so that the stream's
+    size does not grow with depth. Each tensor has a random stream of its own, named by the tensor, so a
+    change of router leaves every other weight as it was.
+
+    Args:
+        seed: the same seed, the same weights, on any number of threads.
+    """
+    writers = ("attention.output.weight", "experts.down", "shared.down.weight", "mlp.down.weight")
+    model.set_router(model.config.router, seed)
+    for name, parameter in model.named_parameters():
+        if ".router." in name or name.startswith("shared_part."):
+            continue
+        if parameter.dim() < 2:
+            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            continue
+        std = 0.02 / (2 * model.config.num_layers) ** 0.5 if name.endswith(writers) else 0.02
+        nn.init.normal_(parameter, std=std, generator=random_stream(seed, zlib.crc32(name.encode())))
+    return model
