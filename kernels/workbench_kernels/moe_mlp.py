@@ -39,8 +39,8 @@ class _MoeMLP(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gate_up, down, rows, row_of, hidden = ctx.saved_tensors
         learns_experts = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
-        grad_gate_up = torch.zeros_like(gate_up) if learns_experts else None
-        grad_down = torch.zeros_like(down) if learns_experts else None
+        grad_gate_up = _like(gate_up, ctx.sizes) if learns_experts else None
+        grad_down = _like(down, ctx.sizes) if learns_experts else None
         grad_rows = x.new_empty(rows.numel(), x.shape[1])
         share = slots_to_rows(weight, row_of, rows.numel()).unsqueeze(-1)
         grad_share = torch.empty_like(share).squeeze(-1)
@@ -50,16 +50,27 @@ class _MoeMLP(torch.autograd.Function):
             silu = F.silu(gate)
             activation = silu * up
             grad_activation = grad_out @ down[expert]
-            grad_share[place] = (grad_activation * activation).sum(-1)
-            grad_activation *= share[place]
-            grad_gate = torch.ops.aten.silu_backward(grad_activation * up, gate)
-            grad_hidden = torch.cat((grad_gate, grad_activation * silu), dim=-1)
+            torch.sum(grad_activation * activation, dim=-1, out=grad_share[place])
+            grad_activation.mul_(share[place])
+            grad_hidden = torch.empty_like(hidden[place])
+            grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
+            torch.mul(grad_activation, silu, out=grad_up)
+            grad_gate.copy_(torch.ops.aten.silu_backward(grad_activation.mul_(up), gate))
             torch.mm(grad_hidden, gate_up[expert], out=grad_rows[place])
             if grad_gate_up is not None and grad_down is not None:
                 torch.mm(grad_out.t(), activation.mul_(share[place]), out=grad_down[expert])
                 torch.mm(grad_hidden.t(), x.index_select(0, rows[place]), out=grad_gate_up[expert])
         grad_weight = rows_to_slots(grad_share, row_of)
         return gather_sum(grad_rows, row_of), grad_weight, grad_gate_up, grad_down, None, None, None
+
+
+def _like(stacked: Tensor, sizes: list[int]) -> Tensor:
+    # every expert with rows is written whole, so only the others need zeros.
+    grad = torch.empty_like(stacked)
+    for expert, size in enumerate(sizes):
+        if size == 0:
+            grad[expert].zero_()
+    return grad
 
 
 def _groups(sizes: list[int]) -> Iterator[tuple[int, slice]]:

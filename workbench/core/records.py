@@ -152,7 +152,7 @@ class StepReport:
         grad_norm: gradient norm before clipping.
         tokens: training tokens seen so far.
         tokens_per_second: over this step.
-        wall_seconds: since the run began or was resumed [s].
+        wall_seconds: time spent in training steps so far, over all resumes [s].
         bits_per_byte: held-out loss per domain [bit/byte], on steps that evaluate.
         events: what was done to the run just before this step.
     """

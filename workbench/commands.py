@@ -1,0 +1,230 @@
+"""What each command of the command line does."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from workbench.core.check import did_you_mean
+from workbench.core.context import RouteContext
+from workbench.core.records import Batch, StepReport
+from workbench.core.units import human_bytes, human_count, human_seconds
+from workbench.data.catalog import corpus_names, load_tokenizer, open_corpus
+from workbench.data.tokenizer import Tokenizer
+from workbench.doctor import examine
+from workbench.model.config import PRESETS, preset
+from workbench.model.generate import Sampling
+from workbench.model.text import stream_text
+from workbench.model.transformer import Transformer
+from workbench.model.folders import tokenizer_folder
+from workbench.model.weights import load
+from workbench.routers import ROUTERS
+from workbench.session import Answer, Session
+from workbench.trace.files import open_trace, save_trace
+from workbench.trace.record import Recorder
+from workbench.train.config import TrainConfig
+from workbench.train.run_folder import RunFolder
+from workbench.view.report import TextSample, write_report
+
+__all__ = ["demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
+
+_DEMO_PROMPTS = ("def ", "The ", "int main(", "Der ")
+_WINDOW = 1024
+
+
+def demo(*, out: Path | None, steps: int, seed: int) -> None:
+    """Train `tiny`, exchange its router half way, write texts and a report."""
+    folder = out or _new_folder("demo")
+    config = TrainConfig(seed=seed, num_steps=steps, evaluate_every=max(1, steps // 4), checkpoint_every=100)
+    with Session(model="tiny", router="switch", folder=folder, config=config) as session:
+        _say(f"training {human_count(session.model.num_parameters())} parameters on corpus {session.corpus.name!r}")
+        last = _drain(session.train(steps // 2))
+        _say(f"step {session.trainer.step}: {session.swap_router('top_k')}")
+        last = _drain(session.train(steps - steps // 2)) or last
+        answers = [session.ask(prompt, max_new_tokens=60, seed=seed) for prompt in _DEMO_PROMPTS]
+        for answer in answers:
+            RunFolder(folder).add_sample(_sample_of(answer))
+        path = session.report(RunFolder(folder).report, title="MoE Workbench demo")
+        session.close()
+    _show_demo(session, last, answers)
+    _say(f"report: {path.resolve()}")
+
+
+def train(*, request: Mapping[str, Any], settings: Mapping[str, Any], steps: int, out: Path | None) -> None:
+    """Train a new run up to a step."""
+    known = [f.name for f in fields(TrainConfig)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"no training option {name!r}{did_you_mean(name, known)}; options: {', '.join(known)}")
+    folder = out or _new_folder("run")
+    with Session(**request, folder=folder, config=TrainConfig(**settings)) as session:
+        _train_to(session, steps, folder)
+
+
+def resume(folder: Path, *, steps: int) -> None:
+    """Go on with a run up to a step."""
+    with Session.resume(folder) as session:
+        if session.trainer.step >= steps:
+            _say(f"{folder} is at step {session.trainer.step} already; --steps counts from the beginning of the run")
+            return
+        _say(f"resuming {folder} at step {session.trainer.step}")
+        _train_to(session, steps, folder)
+
+
+def generate(
+    folder: Path, text: str, *, max_new_tokens: int, temperature: float, stop: tuple[str, ...], seed: int
+) -> None:
+    """Continue a text, printing it as it is written."""
+    model, tokenizer = _opened(folder)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+    recompute = not model.is_causal
+    if recompute:
+        _say(f"{model.config.router.name} sees later tokens: the prefix is routed anew for every token")
+    sys.stdout.write(text)
+    for step in stream_text(model, tokenizer, [text], sampling, stop=stop, seed=seed, recompute=recompute):
+        sys.stdout.write(step.new[0])
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def trace(folder: Path, *, text: Path, out: Path) -> None:
+    """Record the routing of a text file, window after window."""
+    model, tokenizer = _opened(folder)
+    token_ids = tokenizer.encode(_read_text(text))
+    if not token_ids:
+        raise ValueError(f"{text} holds no text to record; give a file with at least one token")
+    attrs = {"model": json.dumps(model.config.to_json()), "tokenizer": tokenizer.name, "source": text.name}
+    recorder = Recorder(attrs=attrs, decode_piece=tokenizer.piece)
+    for step, first in enumerate(range(0, len(token_ids), _WINDOW)):
+        batch = Batch(token_ids=torch.tensor([token_ids[first : first + _WINDOW]], device=model.device))
+        with torch.no_grad():
+            output = model(batch.token_ids, context=RouteContext(phase="prefill"))
+        recorder.add(batch, output, phase="prefill", step=step)
+    save_trace(recorder.trace(), out)
+    _say(f"{len(token_ids)} tokens in windows of {_WINDOW}: {out.resolve()}")
+
+
+def report(folder: Path, *, out: Path | None) -> None:
+    """Write the report of a run."""
+    run = RunFolder(folder)
+    run.facts()
+    samples = [TextSample(**sample) for sample in run.samples()]
+    path = write_report(open_trace(run.trace), out or run.report, title=f"Run {folder.resolve().name}", samples=samples)
+    _say(f"report: {path.resolve()}")
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """Names that can be used, with what they are."""
+    return {"routers": _routers, "presets": _presets, "corpora": _corpora}[what]()
+
+
+def _routers() -> list[dict[str, Any]]:
+    rows = []
+    for name in ROUTERS.names():
+        router = ROUTERS.get(name)
+        facts = asdict(router.card)
+        rows.append({"name": name, **facts, "causal": router.causal, "steerable": router.steerable})
+    return rows
+
+
+def _presets() -> list[dict[str, Any]]:
+    rows = []
+    for name in PRESETS:
+        config = preset(name)
+        parameters = human_count(Transformer(config).num_parameters())
+        rows.append({"name": name, "parameters": parameters, **config.to_json()})
+    return rows
+
+
+def _corpora() -> list[dict[str, Any]]:
+    rows = []
+    for name in corpus_names():
+        corpus = open_corpus(name)
+        rows.append(
+            {
+                "name": name,
+                "title": corpus.card.title,
+                "size": human_bytes(sum(corpus.card.bytes.values())),
+                "domains": list(corpus.domains),
+                "licence": corpus.card.licence,
+                "is_synthetic": corpus.card.is_synthetic,
+            }
+        )
+    return rows
+
+
+def _train_to(session: Session, steps: int, folder: Path) -> None:
+    trainer = session.trainer
+    _say(f"{human_count(session.model.num_parameters())} parameters, router {session.model.config.router}, in {folder}")
+    last = _drain(session.train(steps - trainer.step))
+    session.close()
+    if last is not None:
+        seconds = human_seconds(session.trained_seconds)
+        _say(f"step {last.step}: loss {last.loss:.4f} nat/token after {human_count(last.tokens)} tokens and {seconds}")
+
+
+def _drain(reports: Iterator[StepReport]) -> StepReport | None:
+    last = None
+    for last in reports:
+        pass
+    return last
+
+
+def _opened(folder: Path) -> tuple[Transformer, Tokenizer]:
+    model = load(folder).eval()
+    own = tokenizer_folder(folder)
+    if own is None:
+        if model.config.vocab_size < load_tokenizer("byte").vocab_size:
+            raise ValueError(f"{folder} holds no tokenizer.json, and its vocabulary is too small for bytes; add one")
+        _say(f"{folder} holds no tokenizer.json: text is read byte by byte, not as the model was trained")
+    return model, load_tokenizer("byte" if own is None else own)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text; byte {error.start} is not: convert it first") from error
+
+
+def _new_folder(kind: str) -> Path:
+    return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _sample_of(answer: Answer) -> dict[str, Any]:
+    return {
+        "prompt": answer.prompt,
+        "text": answer.text,
+        "settings": answer.settings,
+        "trained_seconds": answer.trained_seconds,
+    }
+
+
+def _show_demo(session: Session, last: StepReport | None, answers: list[Answer]) -> None:
+    console = Console(file=sys.stdout, width=100, highlight=False)
+    facts = Table(title="what was trained", show_header=False)
+    facts.add_row("router", str(session.model.config.router))
+    facts.add_row("time", human_seconds(session.trained_seconds))
+    if last is not None:
+        facts.add_row("steps, tokens", f"{last.step}, {human_count(last.tokens)}")
+        facts.add_row("training loss [nat/token]", f"{last.loss:.3f}")
+        for domain, value in last.bits_per_byte.items():
+            facts.add_row(f"held-out {domain} [bit/byte]", f"{value:.3f}")
+    console.print(facts)
+    texts = Table(title=f"texts by a model of {human_seconds(session.trained_seconds)}")
+    texts.add_column("prompt")
+    texts.add_column("continued")
+    for answer in answers:
+        texts.add_row(json.dumps(answer.prompt), answer.text, end_section=True)
+    console.print(texts, markup=False)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

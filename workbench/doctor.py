@@ -1,0 +1,99 @@
+"""What this machine has, and what the workbench will do with it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from workbench_kernels import backend_of
+
+from workbench import __version__
+from workbench.core.units import human_bytes
+from workbench.train.precision import has_amx, precision_of
+
+__all__ = ["examine"]
+
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+_PACKAGES = ("torch", "triton", "jupyterlab", "ipywidgets", "anywidget", "xarray", "zarr", "transformers", "pyarrow")
+
+
+def examine() -> dict[str, Any]:
+    """Facts about this machine by topic, as plain data; nothing is changed and nothing leaves the machine."""
+    return {
+        "workbench": {"version": __version__, "python": platform.python_version(), "platform": platform.platform()},
+        "cpu": _cpu(),
+        "memory": _memory(),
+        "gpu": _gpus(),
+        "triton": _triton(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "browser": next((found for name in _CHROMIUM if (found := shutil.which(name))), "none found"),
+        "plan": [_plan(device) for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else []))],
+    }
+
+
+def _cpu() -> dict[str, Any]:
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return {
+        "model": _cpu_model(),
+        "cores_usable": usable,
+        "torch_threads": torch.get_num_threads(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "amx_bfloat16": has_amx(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> dict[str, Any]:
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    return {
+        "total": human_bytes(memory.total),
+        "available": human_bytes(memory.available),
+        "disk_free_here": human_bytes(disk.free),
+    }
+
+
+def _gpus() -> list[dict[str, Any]]:
+    if not torch.cuda.is_available():
+        return []
+    return [
+        {
+            "name": torch.cuda.get_device_name(index),
+            "memory": human_bytes(torch.cuda.get_device_properties(index).total_memory),
+            "capability": ".".join(str(part) for part in torch.cuda.get_device_capability(index)),
+        }
+        for index in range(torch.cuda.device_count())
+    ]
+
+
+def _triton() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "not installed; it exists for Linux x86-64 only, and the workbench runs without it"
+    return f"{_version('triton')}; no kernel of this version uses it yet"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _plan(device: str) -> dict[str, str]:
+    precision, backend = precision_of(device), backend_of(device)
+    return {
+        "device": device,
+        "kernels": f"{backend.name}: {backend.reason}",
+        "products_in": f"{str(precision.dtype).removeprefix('torch.')}: {precision.reason}",
+    }

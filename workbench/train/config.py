@@ -1,0 +1,98 @@
+"""The training configuration: everything beside model and data that a resumed run must know."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from workbench.core.check import at_least, did_you_mean, one_of, within
+from workbench.core.html import facts
+
+__all__ = ["TrainConfig"]
+
+ScheduleName = Literal["wsd", "cosine"]
+DTypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Args:
+        seed: of weights, data order and noise.
+        batch_size: sequences per micro-batch.
+        sequence_length: tokens per sequence.
+        micro_batches: gradients summed over so many batches before a step.
+        learning_rate: after warmup.
+        warmup_steps: linear rise from 0.
+        schedule: `wsd` (warmup, stable, linear decay) or `cosine`.
+        num_steps: the step at which the decay ends; None never decays, so that a run can always go on.
+        decay_share: last part of `num_steps` over which `wsd` decays [1].
+        final_share: learning rate at the end, as a share of the highest [1].
+        weight_decay: of matrices; vectors have none.
+        beta1, beta2: of AdamW.
+        grad_clip: largest gradient norm; 0 for no limit.
+        dtype: of the matrix products; `auto` takes bfloat16 where the device is fast at it.
+        recompute: forget activations and make them again in backward.
+        evaluate_every: steps between held-out evaluations; 0 for none.
+        evaluation_windows: sequences per domain in an evaluation.
+        checkpoint_every: steps between checkpoints; 0 for only at the end.
+        keep_checkpoints: how many of the newest are kept.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    seed: int = 0
+    batch_size: int = 16
+    sequence_length: int = 256
+    micro_batches: int = 1
+    learning_rate: float = 3e-3
+    warmup_steps: int = 20
+    schedule: ScheduleName = "wsd"
+    num_steps: int | None = None
+    decay_share: float = 0.2
+    final_share: float = 0.1
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    grad_clip: float = 1.0
+    dtype: DTypeName = "auto"
+    recompute: bool = False
+    evaluate_every: int = 0
+    evaluation_windows: int = 8
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "weight_decay", "grad_clip", "evaluate_every", "checkpoint_every", "learning_rate"):
+            at_least(name, getattr(self, name), 0)
+        one_of("schedule", self.schedule, ("wsd", "cosine"))
+        one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        within("decay_share", self.decay_share, 0, 1)
+        within("final_share", self.final_share, 0, 1)
+        if self.num_steps is not None:
+            at_least("num_steps", self.num_steps, 1)
+        if self.schedule == "cosine" and self.num_steps is None:
+            raise ValueError("a cosine schedule needs num_steps, the step at which it ends; got None")
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration saved by `to_json`.
+
+        Raises:
+            ValueError: a field that this version does not know.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise ValueError(f"unknown training field {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        return cls(**data)
+
+    def _repr_html_(self) -> str:
+        return facts("TrainConfig", self.to_json())

@@ -1,0 +1,124 @@
+"""The loss of the tokens, and the auxiliary losses that any router can ask for."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.core.records import Site
+from workbench.core.router import Router
+from workbench.core.routing import Routing
+
+__all__ = ["Auxiliary", "auxiliary", "balance", "entropy", "token_losses", "z_loss"]
+
+
+def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "X"]:
+    """Cross-entropy [nat] of every place that has a target, in float32."""
+    flat = target_ids.flatten()
+    scored = logits.flatten(0, 1).float()
+    loss = F.cross_entropy(scored, flat, reduction="none", ignore_index=-100)
+    return loss[flat != -100]
+
+
+def balance(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
+    """E times the sum over experts of load and mean probability: 1 when either is even.
+
+    Raises:
+        ValueError: the router gives no probabilities.
+
+    Source: arXiv 2101.03961, equation 4, with load a share of assignments, so that the even value is
+        1 for any number of choices per token.
+    """
+    prob = _needed(routing.prob, "balance", "probabilities")
+    if prob.shape[0] == 0:
+        return prob.sum()
+    return prob.shape[1] * (load[: prob.shape[1]] * prob.mean(0)).sum()
+
+
+def z_loss(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
+    """Mean squared log-sum-exp of the logits.
+
+    Raises:
+        ValueError: the router gives no logits.
+
+    Source: arXiv 2202.08906, equation 5.
+    """
+    logit = _needed(routing.logit, "z", "logits")
+    return logit.logsumexp(-1).square().sum() / max(1, logit.shape[0])
+
+
+def entropy(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
+    """Mean entropy [nat] of a token's probabilities.
+
+    Raises:
+        ValueError: the router gives no probabilities.
+    """
+    prob = _needed(routing.prob, "entropy", "probabilities")
+    return torch.special.entr(prob).sum() / max(1, prob.shape[0])
+
+
+_GENERIC: Mapping[str, Callable[[Routing, Tensor], Tensor]] = {"balance": balance, "z": z_loss, "entropy": entropy}
+
+
+class Auxiliary(NamedTuple):
+    """Auxiliary losses of one micro-batch.
+
+    Args:
+        total: weighted sum over losses and sites, to be added to the token loss.
+        means: mean over sites of each loss, before its weight.
+        weights: mean weight of each loss.
+        per_site: the losses of each site, before their weights.
+    """
+
+    total: Tensor
+    means: dict[str, float]
+    weights: dict[str, float]
+    per_site: list[dict[str, float]]
+
+
+def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[Tensor, "X"]) -> Auxiliary:
+    """All auxiliary losses that the routers ask for.
+
+    Args:
+        routers: the router of each site.
+        token_loss: cross-entropy of the scored tokens; routers see it detached.
+
+    Raises:
+        ValueError: a router asks for a loss that nobody defines.
+    """
+    total = token_loss.new_zeros(())
+    per_site: list[dict[str, float]] = []
+    weights: dict[str, list[float]] = {}
+    for site, router in zip(sites, routers, strict=True):
+        values: dict[str, float] = {}
+        load = _load(site.routing)
+        own = router.losses(site.routing, load, token_loss.detach())
+        for name, weight in router.loss_weights.items():
+            if name not in own and name not in _GENERIC:
+                raise ValueError(
+                    f"router {site.router} has a weight for loss {name!r}, which neither it nor the trainer "
+                    f"defines; the trainer knows {', '.join(_GENERIC)}"
+                )
+            if weight == 0 and name not in own:
+                continue
+            value = own[name] if name in own else _GENERIC[name](site.routing, load)
+            total = total + weight * value
+            values[name] = float(value.detach())
+            weights.setdefault(name, []).append(weight)
+        per_site.append(values)
+    means = {name: sum(v.get(name, 0.0) for v in per_site) / len(weights[name]) for name in weights}
+    return Auxiliary(total, means, {n: sum(w) / len(w) for n, w in weights.items()}, per_site)
+
+
+def _load(routing: Routing) -> Float[Tensor, "E"]:
+    demand = routing.demand.float()
+    return demand / demand.sum().clamp_min(1)
+
+
+def _needed(value: Tensor | None, loss: str, what: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"the {loss} loss needs {what}, and this router gives none; set its weight to 0")
+    return value

@@ -1,0 +1,47 @@
+"""The dtype of the matrix products, and why."""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Precision", "autocast", "has_amx", "precision_of"]
+
+
+class Precision(NamedTuple):
+    """A dtype and the reason for it in one sentence."""
+
+    dtype: torch.dtype
+    reason: str
+
+
+@cache
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in tiles (Intel AMX)."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " amx_bf16" in info.read_text()
+
+
+def precision_of(device: torch.device | str, wanted: str = "auto") -> Precision:
+    """The dtype of the products on a device; weights, norms, gates and losses stay float32.
+
+    Args:
+        wanted: `auto`, `float32` or `bfloat16`.
+    """
+    kind = torch.device(device).type
+    if wanted != "auto":
+        return Precision(getattr(torch, wanted), "asked for")
+    if kind == "cuda":
+        if torch.cuda.get_device_capability()[0] >= 8:
+            return Precision(torch.bfloat16, "this GPU has bfloat16 tensor cores")
+        return Precision(torch.float32, "this GPU has no bfloat16 tensor cores")
+    if kind == "cpu" and has_amx():
+        return Precision(torch.bfloat16, "this CPU multiplies bfloat16 in AMX tiles")
+    return Precision(torch.float32, f"bfloat16 is not faster on this {kind}")
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Products in the given dtype inside the block; nothing to do for float32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
