@@ -4,8 +4,9 @@ import os
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-__all__ = ["Backend", "backend_of"]
+__all__ = ["Backend", "autocast_inputs", "backend_of"]
 
 
 class Backend(NamedTuple):
@@ -33,3 +34,15 @@ def backend_of(device: torch.device | str) -> Backend:
         )
     kind = torch.device(device).type
     return Backend("torch", f"grouped PyTorch products per expert on {kind}; no compiled kernel in this version")
+
+
+def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where it is on, as PyTorch's own products take them; float64 stays.
+
+    An autograd function calls its products outside autocast's reach, so its inputs are cast before it.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench_kernels.backend import autocast_inputs
+
 __all__ = ["grouped_mm"]
 
 
@@ -54,5 +56,6 @@ def grouped_mm(
     """
     if int(counts.sum()) != rows.shape[0]:
         raise ValueError(f"counts must sum to the number of rows {rows.shape[0]}, got {int(counts.sum())}")
+    rows, weight = autocast_inputs(rows, weight)
     result: Tensor = _GroupedMM.apply(rows, weight, counts)  # type: ignore[no-untyped-call]
     return result

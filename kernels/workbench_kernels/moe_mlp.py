@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench_kernels.backend import autocast_inputs
 from workbench_kernels.routing import gather_sum, rows_to_slots, slots_to_rows
 
 __all__ = ["moe_mlp", "token_mlp"]
@@ -100,9 +101,7 @@ def moe_mlp(
         row_of: row of each slot, -1 where there is none.
         counts: rows of each expert.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, gate_up, down = x.to(dtype), gate_up.to(dtype), down.to(dtype)
+    x, gate_up, down = autocast_inputs(x, gate_up, down)
     result: Tensor = _MoeMLP.apply(x, weight.to(x.dtype), gate_up, down, rows, row_of, counts)  # type: ignore[no-untyped-call]
     return result
 
@@ -116,6 +115,8 @@ def token_mlp(
     expert: Int[Tensor, "1 K"],
 ) -> Float[Tensor, "1 D"]:
     """The same for one token, without sorting: what decoding at batch 1 needs. An expert of -1 adds nothing."""
+    # the few matrices that are used are cast by the products themselves.
+    (x,) = autocast_inputs(x)
     total = torch.zeros_like(x)
     shares = weight.to(x.dtype)
     for slot, index in enumerate(expert[0].tolist()):

@@ -21,13 +21,16 @@ def gather_sum(
     for choice in range(row_of.shape[1]):
         places = row_of[:, choice]
         part = rows.index_select(0, places if is_full else places.clamp_min(0))
+        share = None if weight is None else weight[:, choice, None]
         if not is_full:
             # an absent row must not bring another row's NaN along, so it is masked, not multiplied by 0.
-            part = part.masked_fill_((places < 0).unsqueeze(-1), 0)
-        if weight is None:
+            is_absent = (places < 0).unsqueeze(-1)
+            part = part.masked_fill_(is_absent, 0)
+            share = None if share is None else share.masked_fill(is_absent, 0)
+        if share is None:
             total += part
         else:
-            total.addcmul_(part, weight[:, choice, None])
+            total.addcmul_(part, share)
     return total
 
 

@@ -49,7 +49,7 @@ class SlotRouting(Routing):
         """Mix tokens into slots, run the experts, mix slots back into tokens."""
         from_slots = SparseRouting.identity(self.demand)
         slots = torch.einsum("tec,td->ecd", self.dispatch.to(x.dtype), x).flatten(0, 1)
-        outputs = experts(slots, from_slots, context.without_tokens()).unflatten(0, self.dispatch.shape[1:])
+        outputs = experts(slots, from_slots, context.without_tokens()).reshape(*self.dispatch.shape[1:], x.shape[1])
         return torch.einsum("tec,ecd->td", self.combine.to(x.dtype), outputs)
 
 
@@ -87,14 +87,15 @@ class MergedRouting(Routing):
 
     def apply(self, x: Float[Tensor, "T D"], experts: ExpertBody, context: RouteContext) -> Float[Tensor, "T D"]:
         """Average the parameters once per group, then run the group's tokens through them."""
-        stacked = experts.tensors()
-        result = torch.zeros_like(x)
-        for index, share in enumerate(self.mixture):
-            member = (self.group == index).nonzero().squeeze(-1)
-            merged = tuple(torch.tensordot(share.to(t.dtype), t, dims=1).unsqueeze(0) for t in stacked)
-            whole = SparseRouting.identity(torch.tensor([member.numel()], device=x.device))
-            result = result.index_copy(0, member, experts.run(merged, x[member], whole, context.without_tokens()))
-        return result
+        stacked, by_group = experts.tensors(), self.group.argsort(stable=True)
+        members = by_group.split(torch.bincount(self.group, minlength=len(self.mixture)).tolist())
+        parts = []
+        for share, member in zip(self.mixture, members, strict=True):
+            if len(member):
+                merged = tuple(torch.tensordot(share.to(t.dtype), t, dims=1).unsqueeze(0) for t in stacked)
+                whole = SparseRouting.identity(torch.tensor([len(member)], device=x.device))
+                parts.append(experts.run(merged, x[member], whole, context.without_tokens()))
+        return torch.cat(parts)[by_group.argsort()] if parts else torch.zeros_like(x)
 
 
 def _dense_assignments(weight: Float[Tensor, "T E"]) -> Assignments:

@@ -53,7 +53,8 @@ class SparseRouting(Routing):
         present = mask.gather(1, chosen)
         return cls(
             expert=torch.where(present, chosen, -1),
-            weight=(weight.gather(1, chosen) * present).float(),
+            # filled and not multiplied: what an unchosen weight holds may be infinite.
+            weight=weight.gather(1, chosen).masked_fill(~present, 0).float(),
             kept=present,
             num_experts=experts,
             **fields,

@@ -4,6 +4,7 @@ import ast
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from workbench.core.check import did_you_mean
@@ -32,7 +33,7 @@ class Spec:
             ValueError: an argument without `=`.
         """
         name, _, rest = text.partition(":")
-        pairs = [piece.strip() for piece in rest.split(",") if piece.strip()]
+        pairs = [piece.strip() for piece in _pieces(rest) if piece.strip()]
         wrong = [piece for piece in pairs if "=" not in piece]
         if wrong:
             raise ValueError(f"expected name:key=value,key=value; got {wrong[0]!r} in {text!r}")
@@ -73,12 +74,38 @@ class Spec:
         return cls(data["name"], dict(data["args"]))
 
     def __str__(self) -> str:
-        args = ",".join(f"{key}={value}" for key, value in self.args.items())
+        args = ",".join(f"{key}={_written(value)}" for key, value in self.args.items())
         return f"{self.name}:{args}" if args else self.name
 
 
 def _literal(text: str) -> Any:
+    text = text.strip()
     try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return {"true": True, "false": False, "none": None}.get(text.strip().lower(), text.strip())
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return {"true": True, "false": False, "none": None, "inf": inf, "-inf": -inf}.get(text.lower(), text)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        # a word stays a word; what would be read back as something else is quoted.
+        is_plain = bool(value) and _literal(value) == value and _pieces(f"={value},") == [f"={value}", ""]
+        return value if is_plain else repr(value)
+    return str(value)
+
+
+def _pieces(text: str) -> list[str]:
+    """The text cut at every comma that is outside brackets and quotes."""
+    pieces, depth, quote, is_escaped = [""], 0, "", False
+    for mark in text:
+        if quote:
+            quote = "" if mark == quote and not is_escaped else quote
+            is_escaped = mark == "\\" and not is_escaped
+        elif mark in "'\"" and pieces[-1].rstrip()[-1:] in tuple("=,:([{"):
+            quote = mark
+        elif mark == "," and depth <= 0:
+            pieces.append("")
+            continue
+        depth += 0 if quote else (mark in "([{") - (mark in ")]}")
+        pieces[-1] += mark
+    return pieces

@@ -67,8 +67,10 @@ class AttentionLayer(nn.Module):
             x = norm(x)
         if self.clip_qkv is not None:
             x = x.clamp(-self.clip_qkv, self.clip_qkv)
-        heads = x.unflatten(-1, (-1, self.head_dim))
-        return norm(heads) if norm is not None and not self.norms_whole_width else heads
+        heads: Tensor = x.unflatten(-1, (-1, self.head_dim))  # type: ignore[no-untyped-call]
+        if norm is not None and not self.norms_whole_width:
+            heads = norm(heads)
+        return heads
 
     def _past(
         self, new: Float[Tensor, "T H Q"], packing: Packing, cache: KVCache | None, name: str
@@ -87,11 +89,11 @@ class AttentionLayer(nn.Module):
             columns = packing.pad(memory)
             if cache is not None:
                 columns = cache.extend((self.index, "router"), columns)
-            past_values, past_keys = columns.split([values.shape[-1], columns.shape[-1] - values.shape[-1]], dim=-1)
+            past_values, past_keys = columns.tensor_split([values.shape[-1]], dim=-1)
             allowed = allowed_columns(packing, cache)
             mixed = scaled_dot_product_attention(
                 packing.pad(q).transpose(1, 2),
-                past_keys.unflatten(-1, k.shape[1:]).transpose(1, 2),
+                past_keys.reshape(*past_keys.shape[:2], *k.shape[1:]).transpose(1, 2),
                 past_values.unsqueeze(1).expand(-1, k.shape[1], -1, -1),
                 attn_mask=allowed,
                 is_causal=allowed is None and packing.length > 1,

@@ -99,12 +99,15 @@ class ModelConfig:
         """The configuration saved by `to_json`.
 
         Raises:
-            ValueError: a field that this version does not know.
+            ValueError: a field that this version does not know, or one that is missing.
         """
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
                 raise ValueError(f"unknown model field {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        missing = [f.name for f in fields(cls) if f.name not in data]
+        if missing:
+            raise ValueError(f"the model configuration lacks {', '.join(missing)}; it was saved by another version")
         plain = dict(data)
         return cls(**{**plain, "router": Spec.from_json(plain["router"]), "dense_layers": tuple(plain["dense_layers"])})
 

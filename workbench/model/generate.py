@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.core.check import at_least, within
-from workbench.core.context import RouteContext
+from workbench.core.context import Phase, RouteContext
 from workbench.core.records import Batch, Output
 from workbench.core.seeds import stream
 from workbench.model.kv_cache import KVCache
@@ -92,7 +92,6 @@ def generate(
     return _steps(model, prompts, sampling, seed, recompute)
 
 
-@torch.no_grad()
 def _steps(
     model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, recompute: bool
 ) -> Iterator[Generated]:
@@ -101,9 +100,11 @@ def _steps(
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     cache = None if recompute else KVCache(len(prompts))
     for step in range(sampling.max_new_tokens):
-        phase = "decode" if step and cache is not None else "prefill"
+        phase: Phase = "decode" if step and cache is not None else "prefill"
         context = RouteContext(phase=phase, seed=seed)
-        output = model(token_ids, mask=mask, cache=cache, context=context)
+        # not a decorator of the generator: another decorator around it, such as a type checker's, would undo that.
+        with torch.no_grad():
+            output = model(token_ids, mask=mask, cache=cache, context=context)
         new = _drawn(output.logits[:, -1].float(), sampling, draws)
         batch = Batch(token_ids=token_ids, mask=mask)
         yield Generated(token_ids=new, is_new=running.clone(), batch=batch, output=output, phase=phase)

@@ -37,9 +37,9 @@ class Packing:
     def pad(self, x: Shaped[Tensor, "T ..."]) -> Shaped[Tensor, "B S ..."]:
         """Back to columns, zero where the padding is."""
         if self.place is None:
-            return x.unflatten(0, (self.batch, self.length))
+            return x.reshape(self.batch, self.length, *x.shape[1:])
         columns = x.new_zeros(self.batch * self.length, *x.shape[1:]).index_copy(0, self.place, x)
-        return columns.unflatten(0, (self.batch, self.length))
+        return columns.reshape(self.batch, self.length, *x.shape[1:])
 
 
 def packing_of(

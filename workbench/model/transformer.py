@@ -37,7 +37,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.width)
+        self.embedding: nn.Embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.width)  # type: ignore[no-untyped-call]
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else linear(config.width, config.vocab_size)
@@ -180,7 +180,7 @@ class Transformer(nn.Module):
         return facts("Transformer", rows)
 
 
-def _nearest(sites: tuple[Site, ...], block: Block) -> Any:
+def _nearest(sites: tuple[Site, ...], block: nn.Module) -> Any:
     if not isinstance(block.feed_forward, MoELayer):
         return None
     own = block.feed_forward.router_name

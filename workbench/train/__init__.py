@@ -7,7 +7,7 @@ __all__ = ["NonFiniteLossError", "SwapReport", "TrainConfig", "Trainer"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "NonFiniteLossError": "workbench.train.trainer",
+        "NonFiniteLossError": "workbench.train.finite",
         "SwapReport": "workbench.train.swap",
         "TrainConfig": "workbench.train.config",
         "Trainer": "workbench.train.trainer",

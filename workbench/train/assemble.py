@@ -1,8 +1,9 @@
-"""From names to a trainer: everything is checked before anything is built."""
+"""From names to a trainer: everything is checked before anything is written."""
 
 import json
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,25 @@ from typing import Any
 import torch
 
 from workbench import __version__
-from workbench.core.registry import Registry
 from workbench.core.spec import Spec
 from workbench.data.batches import Batches
 from workbench.data.catalog import load_tokenizer, open_corpus
 from workbench.data.corpus import Corpus
 from workbench.data.tokenizer import Tokenizer
+from workbench.data.user_corpus import UserCorpus
 from workbench.model.config import PRESETS, ModelConfig, preset
-from workbench.model.transformer import Transformer, initialise
 from workbench.model.folders import model_folder, tokenizer_folder
+from workbench.model.transformer import Transformer, initialise
 from workbench.model.weights import load
-from workbench.routers import ROUTERS
-from workbench.trace.store import TraceWriter
 from workbench.trace.record import Recorder
-from workbench.train.checkpoint import read_checkpoint
+from workbench.trace.store import TraceWriter
+from workbench.train.arguments import check_router
+from workbench.train.checkpoint import TrainState, read_checkpoint, repair, write_checkpoint
 from workbench.train.config import TrainConfig
+from workbench.train.optim import build_optimizer
 from workbench.train.precision import precision_of
 from workbench.train.run_folder import RunFolder
+from workbench.train.swap import exchange_routers
 from workbench.train.trainer import Trainer
 
 __all__ = ["Request", "resume_training", "start_training"]
@@ -50,27 +53,42 @@ class Request:
     tokenizer: str | Path | None = None
     device: str | None = None
 
-    @property
     def router_spec(self) -> Spec | None:
         """The router with its arguments, known to exist.
 
         Raises:
             LookupError: unknown router.
-            ValueError: an argument that it does not take.
+            ValueError: an argument that it does not take, or of another type.
         """
-        return None if self.router is None else checked(self.router, ROUTERS)
+        if self.router is None:
+            return None
+        return check_router(Spec.parse(self.router) if isinstance(self.router, str) else self.router)
 
-    @property
-    def torch_device(self) -> torch.device:
-        """The device that the model goes to."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    def configuration(self) -> ModelConfig | None:
+        """The shape of a new model; None when the model is opened from a folder.
+
+        Raises:
+            LookupError: neither a preset nor a folder.
+            FileNotFoundError: a folder without a model.
+        """
+        if isinstance(self.model, ModelConfig):
+            return self.model
+        if str(self.model) in PRESETS or not Path(self.model).exists():
+            return preset(str(self.model))
+        model_folder(self.model)
+        return None
+
+    def folder(self) -> Path:
+        """Where the model is opened from."""
+        assert isinstance(self.model, str | Path), "a configuration is in no folder"
+        return Path(self.model)
 
 
-def checked(wanted: str | Spec, registry: Registry) -> Spec:
-    """A spec whose name and arguments the registry knows."""
-    spec = Spec.parse(wanted) if isinstance(wanted, str) else wanted
-    spec.check(registry)
-    return spec
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    model: Transformer
+    tokenizer: Tokenizer
+    batches: Batches
 
 
 def start_training(request: Request, config: TrainConfig, *, folder: Path | None = None) -> Trainer:
@@ -81,86 +99,108 @@ def start_training(request: Request, config: TrainConfig, *, folder: Path | None
 
     Raises:
         LookupError: an unknown name.
-        ValueError: arguments or files that do not fit; nothing was built.
-        FileExistsError: the folder already holds a run.
+        ValueError: arguments or files that do not fit; nothing was written.
+        FileExistsError: the folder already holds something.
+        OSError: the folder cannot be written; nothing is left behind.
     """
-    router = request.router_spec
-    checkpoint = _checkpoint_path(request.model)
-    shape = None if checkpoint else _configuration(request.model)
-    corpus = open_corpus(request.corpus)
-    tokenizer = _tokenizer(request, corpus, checkpoint)
-    if shape is not None:
-        shape = replace(shape, vocab_size=tokenizer.vocab_size, router=router or shape.router)
-        model = initialise(Transformer(shape), config.seed)
-    else:
-        model = load(str(checkpoint), dtype=torch.float32)
-        _check_vocabulary(tokenizer, model.config)
-        if router is not None:
-            _change_router(model, router, config.seed)
-    run = None if folder is None else RunFolder(folder)
-    if run is not None:
-        run.start(_facts(request, model, corpus, tokenizer, config))
-        tokenizer.save(run.tokenizer)
-    return _trainer(model.to(request.torch_device), corpus, tokenizer, config, run)
+    if folder is None:
+        parts = _build(request, config)
+        device = _device(request.device)
+        recorder = _recorder(parts.model, parts.batches, config, device, None)
+        return Trainer(parts.model.to(device), parts.batches, config, recorder=recorder)
+    # a run goes on from its first checkpoint as from any other, so that a killed one can always go on.
+    _begin_run(RunFolder(folder), request, config)
+    return resume_training(folder, device=request.device)
 
 
 def resume_training(folder: Path, *, device: str | None = None) -> Trainer:
-    """The trainer of a run, at its newest checkpoint; at step 0 if it was stopped before the first.
+    """The trainer of a run, at its newest checkpoint.
 
     Raises:
         FileNotFoundError: no run in the folder.
         ValueError: a damaged file, or a corpus that has changed since.
+        BlockingIOError: another process writes this run.
     """
-    run = RunFolder(folder)
+    run, place = RunFolder(folder), _device(device)
     facts = run.facts()
     config = TrainConfig.from_json(facts["train"])
-    tokenizer = load_tokenizer(run.tokenizer)
-    corpus = open_corpus(facts["corpus"])
-    if corpus.fingerprint != facts["corpus_fingerprint"]:
-        raise ValueError(
-            f"corpus {facts['corpus']} has changed since run {folder} began; the run cannot go on as it was: "
-            "restore the text, or start a new run"
-        )
-    request = Request(model=_model_of(facts), corpus=facts["corpus"], device=device)
-    newest = run.newest()
-    if newest is None:
-        model = _first_model(request, facts, config.seed)
-        trainer = _trainer(model.to(request.torch_device), corpus, tokenizer, config, run)
-        trainer.forget_after(0)
-        return trainer
-    model, state = read_checkpoint(newest)
-    trainer = _trainer(model.to(request.torch_device), corpus, tokenizer, config, run)
-    trainer.restore(newest, state)
+    batches = _batches(_same_corpus(facts, run), load_tokenizer(run.tokenizer), config)
+    with ExitStack() as held:
+        held.callback(run.lock().release)
+        repair(run.checkpoints)
+        newest = run.newest()
+        try:
+            model, state = read_checkpoint(newest)
+            trainer = Trainer(model.to(place), batches, config, folder=run.checkpoints)
+            trainer.restore(newest, state)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"checkpoint {newest} cannot be read: {error}; {_way_out(run, newest)}") from error
+        # before the first step the trace may hold the probe only, which is recorded anew.
+        writer = TraceWriter(run.trace, resume_after=state.step or -1)
+        held.callback(writer.close)
+        trainer.recorder = _recorder(model, batches, config, place, writer)
+        trainer.held = held.pop_all()
     return trainer
 
 
-def _checkpoint_path(model: str | Path | ModelConfig) -> Path | None:
-    if isinstance(model, ModelConfig) or str(model) in PRESETS:
-        return None
-    if not Path(model).exists():
-        preset(str(model))
-    model_folder(Path(model))
-    return Path(model)
+def _build(request: Request, config: TrainConfig) -> _Parts:
+    router, shape = request.router_spec(), request.configuration()
+    corpus = open_corpus(request.corpus)
+    if shape is not None:
+        tokenizer = load_tokenizer(request.tokenizer or corpus.tokenizer)
+        model = Transformer(replace(shape, vocab_size=tokenizer.vocab_size, router=router or shape.router))
+        batches = _batches(corpus, tokenizer, config)
+        return _Parts(model=initialise(model, config.seed), tokenizer=tokenizer, batches=batches)
+    tokenizer = load_tokenizer(request.tokenizer or tokenizer_folder(request.folder()) or _bytes_for(request.folder()))
+    model = load(request.folder(), dtype=torch.float32)
+    _check_vocabulary(tokenizer, model.config)
+    if router is not None:
+        exchange_routers(model, router, config.seed)
+    return _Parts(model=model, tokenizer=tokenizer, batches=_batches(corpus, tokenizer, config))
 
 
-def _configuration(model: str | Path | ModelConfig) -> ModelConfig:
-    return model if isinstance(model, ModelConfig) else preset(str(model))
+def _begin_run(run: RunFolder, request: Request, config: TrainConfig) -> None:
+    run.check_free()
+    parts = _build(request, config)
+    with run.begun(_facts(request, parts, config)) as new:
+        parts.tokenizer.save(new.tokenizer)
+        first = new.checkpoints / "step_00000000"
+        write_checkpoint(first, parts.model, build_optimizer(parts.model, config), TrainState())
 
 
-def _tokenizer(request: Request, corpus: Corpus, checkpoint: Path | None) -> Tokenizer:
-    if request.tokenizer is not None:
-        return load_tokenizer(request.tokenizer)
-    if checkpoint is None:
-        return load_tokenizer(corpus.tokenizer)
-    own = tokenizer_folder(checkpoint)
-    if own is not None:
-        return load_tokenizer(own)
+def _batches(corpus: Corpus, tokenizer: Tokenizer, config: TrainConfig) -> Batches:
+    sizes = {"batch_size": config.batch_size, "sequence_length": config.sequence_length}
+    return Batches(corpus, tokenizer, **sizes, seed=config.seed)
+
+
+def _same_corpus(facts: dict[str, Any], run: RunFolder) -> Corpus:
+    corpus = open_corpus(facts["corpus"])
+    if corpus.fingerprint != facts["corpus_fingerprint"]:
+        raise ValueError(
+            f"corpus {facts['corpus']} has changed since run {run.path} began; the run cannot go on as it was: "
+            "restore the text, or start a new run"
+        )
+    return corpus
+
+
+def _way_out(run: RunFolder, newest: Path) -> str:
+    older = run.older(newest)
+    if older is None:
+        return "there is no older one; start the run anew in another folder"
+    return f"remove {newest} and resume again, to go on from {older}"
+
+
+def _device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _bytes_for(folder: Path) -> str:
     warnings.warn(
-        f"{checkpoint} holds no tokenizer.json, so text is read byte by byte, which is not what the model was "
+        f"{folder} holds no tokenizer.json, so text is read byte by byte, which is not what the model was "
         "trained on; put its tokenizer beside the weights, or pass tokenizer=",
-        stacklevel=4,
+        stacklevel=2,
     )
-    return load_tokenizer("byte")
+    return "byte"
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
@@ -171,62 +211,32 @@ def _check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
         )
 
 
-def _change_router(model: Transformer, router: Spec, seed: int) -> None:
-    old = model.state_dict()
-    model.set_router(router, seed)
-    own = model.state_dict()
-    kept = {name: old[name] for name in own if name in old and old[name].shape == own[name].shape}
-    model.load_state_dict(kept, strict=False)
-
-
-def _model_of(facts: dict[str, Any]) -> str | Path | ModelConfig:
-    opened = facts["opened"]
-    return ModelConfig.from_json(facts["model"]) if opened is None else Path(opened)
-
-
-def _first_model(request: Request, facts: dict[str, Any], seed: int) -> Transformer:
-    if isinstance(request.model, ModelConfig):
-        return initialise(Transformer(request.model), seed)
-    model = load(str(request.model), dtype=torch.float32)
-    _change_router(model, Spec.from_json(facts["model"]["router"]), seed)
-    return model
-
-
-def _facts(
-    request: Request, model: Transformer, corpus: Corpus, tokenizer: Tokenizer, config: TrainConfig
-) -> dict[str, Any]:
-    checkpoint = _checkpoint_path(request.model)
+def _facts(request: Request, parts: _Parts, config: TrainConfig) -> dict[str, Any]:
+    corpus = parts.batches.corpus
+    own_text = isinstance(corpus, UserCorpus)
     return {
-        "model": model.config.to_json(),
-        "model_name": request.model if isinstance(request.model, str) else "configuration",
-        "opened": None if checkpoint is None else str(checkpoint.resolve()),
-        "corpus": str(request.corpus),
+        "model": str(request.model) if isinstance(request.model, str | Path) else "a configuration",
+        "shape": parts.model.config.to_json(),
+        "corpus": str(Path(request.corpus).expanduser().resolve() if own_text else request.corpus),
         "corpus_fingerprint": corpus.fingerprint,
-        "tokenizer": tokenizer.name,
+        "tokenizer": parts.tokenizer.name,
         "train": config.to_json(),
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"workbench": __version__, "torch": str(torch.__version__)},
     }
 
 
-def _trainer(
-    model: Transformer, corpus: Corpus, tokenizer: Tokenizer, config: TrainConfig, run: RunFolder | None
-) -> Trainer:
-    batches = Batches(
-        corpus, tokenizer, batch_size=config.batch_size, sequence_length=config.sequence_length, seed=config.seed
-    )
-    writer = None if run is None else TraceWriter(run.trace)
+def _recorder(
+    model: Transformer, batches: Batches, config: TrainConfig, device: torch.device, writer: TraceWriter | None
+) -> Recorder:
     attrs = {
         "model": json.dumps(model.config.to_json()),
         "parameters": model.num_parameters(),
-        "corpus": corpus.name,
-        "tokenizer": tokenizer.name,
+        "corpus": batches.corpus.name,
+        "tokenizer": batches.tokenizer.name,
         "seed": config.seed,
-        "device": str(model.device),
-        "dtype": str(precision_of(model.device, config.dtype).dtype).removeprefix("torch."),
+        "device": str(device),
+        "dtype": str(precision_of(device, config.dtype).dtype).removeprefix("torch."),
         "train": json.dumps(config.to_json()),
     }
-    recorder = Recorder(writer, attrs=attrs, decode_piece=tokenizer.piece)
-    return Trainer(
-        model, batches, config, folder=None if run is None else run.checkpoints, recorder=recorder
-    )
+    return Recorder(writer, attrs=attrs, decode_piece=batches.tokenizer.piece)

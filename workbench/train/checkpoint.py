@@ -1,75 +1,154 @@
 """Checkpoints: written beside and renamed, so that one is either whole or absent."""
 
-import json
-import os
+import re
 import shutil
-from collections.abc import Iterable
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from workbench.core.records import ControlEvent
+from workbench.model.tensor_files import read_json, write_json, write_tensors, written_beside
 from workbench.model.transformer import Transformer
 from workbench.model.weights import load_model, save_model
 from workbench.train.optim import named_states
 
-__all__ = ["checkpoints", "load_optimizer", "read_checkpoint", "save_checkpoint", "write_json"]
+__all__ = [
+    "CheckpointError",
+    "TrainState",
+    "checkpoints",
+    "load_optimizer",
+    "read_checkpoint",
+    "repair",
+    "save_checkpoint",
+    "write_checkpoint",
+]
 
+_FORMAT = "moe-workbench.checkpoint/1"
 _STATE, _OPTIMIZER = "state.json", "optimizer.safetensors"
+_STEP = re.compile(r"step_(\d+)")
+_BLOCK_BYTES = 1 << 22
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written; every earlier one is untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """What a trainer must remember beside its model and optimiser.
+
+    Args:
+        step: optimiser steps done.
+        tokens: training tokens seen.
+        trained_seconds: time spent in training steps [s].
+        events: what was done to the run.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    trained_seconds: float = 0.0
+    events: tuple[ControlEvent, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrainState":
+        """The state saved by `to_json`.
+
+        Raises:
+            ValueError: something is missing, or unknown to this version.
+        """
+        try:
+            return cls(**{**data, "events": tuple(ControlEvent(**event) for event in data["events"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the state of the training must have step, tokens and events: {error}") from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in a folder, oldest first."""
-    found = [p for p in folder.glob("step_*") if (p / _STATE).is_file()] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+    found = {path: _STEP.fullmatch(path.name) for path in folder.glob("step_*") if (path / _STATE).is_file()}
+    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[5:]))
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: Transformer, optimizer: torch.optim.AdamW, state: dict[str, Any], *, keep: int
+    folder: Path, model: Transformer, optimizer: torch.optim.AdamW, state: TrainState, *, keep: int
 ) -> Path:
     """The folder of a new checkpoint; older ones beyond `keep` are removed afterwards.
 
     Raises:
-        OSError: the disk is full or not writable; every earlier checkpoint is untouched.
+        CheckpointError: the disk is full or not writable; every earlier checkpoint is untouched.
     """
-    final = folder / f"step_{step:08d}"
-    part = folder / f".{final.name}.part-{os.getpid()}"
+    final = folder / f"step_{state.step:08d}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(".step_*.part-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        part.mkdir()
-        save_model(model, part)
-        save_file({k: v.detach().contiguous() for k, v in named_states(model, optimizer).items()}, part / _OPTIMIZER)
-        write_json(part / _STATE, state)
-        _sync(part.iterdir())
-        if final.exists():
-            shutil.rmtree(final)
-        part.rename(final)
-        _sync([folder])
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        last = checkpoints(folder)
-        kept = f"the last good checkpoint is {last[-1]}" if last else "there was no earlier checkpoint"
-        raise OSError(f"could not write checkpoint {final}: {error}; {kept}; free some space and resume") from error
+        repair(folder)
+        with written_beside(final) as part:
+            write_checkpoint(part, model, optimizer, state)
+            if final.exists():
+                final.rename(_aside(final))
+    except OSError as error:
+        repair(folder)
+        found = checkpoints(folder)
+        last = f"the last good checkpoint is {found[-1]}" if found else "there is no earlier checkpoint"
+        raise CheckpointError(
+            f"could not write checkpoint {final} ({_first_cause(error)}); {last}; free some space and resume"
+        ) from error
+    repair(folder)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def read_checkpoint(path: Path) -> tuple[Transformer, dict[str, Any]]:
+def write_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.AdamW, state: TrainState) -> None:
+    """Fill a new folder with model, optimiser and state, with a checksum of every file.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    folder.mkdir(parents=True)
+    save_model(model, folder)
+    write_tensors(folder / _OPTIMIZER, {name: tensor.detach() for name, tensor in named_states(model, optimizer).items()})
+    checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    write_json(folder / _STATE, {"format": _FORMAT, "checksums": checksums, "state": state.to_json()})
+
+
+def repair(folder: Path) -> None:
+    """Clear away what killed writers left; a checkpoint that was about to be replaced comes back.
+
+    Only the writer of the run may call this.
+    """
+    for part in folder.glob(".step_*.part-*"):
+        shutil.rmtree(part, ignore_errors=True)
+    for old in folder.glob(".step_*.aside"):
+        final = folder / old.name.removeprefix(".").removesuffix(".aside")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(final)
+
+
+def read_checkpoint(path: Path) -> tuple[Transformer, TrainState]:
     """The model and the trainer's state of a checkpoint.
 
     Raises:
-        ValueError: a file is damaged; the message names it.
+        ValueError: a file is missing or damaged; the message names it.
     """
-    try:
-        state: dict[str, Any] = json.loads((path / _STATE).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path / _STATE} is damaged ({error}); remove {path} and resume from an older one") from error
-    return load_model(path), state
+    saved = read_json(path / _STATE)
+    if saved.get("format") != _FORMAT or not isinstance(saved.get("checksums"), dict):
+        raise ValueError(f"{path / _STATE} must have format {_FORMAT!r}; it was written by another version")
+    for name, expected in saved["checksums"].items():
+        if not (path / name).is_file():
+            raise ValueError(f"{path / name} is missing")
+        if _checksum(path / name) != expected:
+            raise ValueError(f"{path / name} is damaged: its content is not what was written")
+    return load_model(path), TrainState.from_json(saved["state"])
 
 
 def load_optimizer(path: Path, model: Transformer, optimizer: torch.optim.AdamW) -> None:
@@ -81,28 +160,28 @@ def load_optimizer(path: Path, model: Transformer, optimizer: torch.optim.AdamW)
     try:
         tensors = load_file(path / _OPTIMIZER)
     except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path / _OPTIMIZER} is damaged ({error}); remove {path} and resume from an older one"
-        ) from error
+        raise ValueError(f"{path / _OPTIMIZER} is damaged: {error}") from error
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
-        parameter, _, field = name.rpartition("|")
-        if parameter not in parameters or value.shape not in ((), parameters[parameter].shape):
-            raise ValueError(f"{path / _OPTIMIZER} has state for {parameter!r}, which this model does not have")
-        optimizer.state[parameters[parameter]][field] = value.to(parameters[parameter].device)
+        owner, _, field = name.rpartition("|")
+        if owner not in parameters or value.shape not in ((), parameters[owner].shape):
+            raise ValueError(f"{path / _OPTIMIZER} has state for {owner!r}, which does not fit this model")
+        optimizer.state[parameters[owner]][field] = value.to(parameters[owner].device)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write plain data beside and rename."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
-    part.write_text(json.dumps(data, indent=1) + "\n")
-    part.replace(path)
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
-def _sync(paths: Iterable[Path]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.aside")
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            total = zlib.crc32(block, total)
+    return total

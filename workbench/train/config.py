@@ -1,16 +1,28 @@
 """The training configuration: everything beside model and data that a resumed run must know."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from workbench.core.check import at_least, did_you_mean, one_of, within
 from workbench.core.html import facts
+from workbench.train.arguments import check_type
 
 __all__ = ["TrainConfig"]
 
 ScheduleName = Literal["wsd", "cosine"]
 DTypeName = Literal["auto", "float32", "bfloat16"]
+
+_AT_LEAST_ONE = ("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows")
+_AT_LEAST_ZERO = (
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "grad_clip",
+    "evaluate_every",
+    "checkpoint_every",
+)
+_SHARES = ("decay_share", "final_share", "beta1", "beta2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,7 @@ class TrainConfig:
         keep_checkpoints: how many of the newest are kept.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value of another type or out of its range.
     """
 
     seed: int = 0
@@ -64,14 +76,16 @@ class TrainConfig:
     keep_checkpoints: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("warmup_steps", "weight_decay", "grad_clip", "evaluate_every", "checkpoint_every", "learning_rate"):
-            at_least(name, getattr(self, name), 0)
-        one_of("schedule", self.schedule, ("wsd", "cosine"))
-        one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        within("decay_share", self.decay_share, 0, 1)
-        within("final_share", self.final_share, 0, 1)
+        for field in fields(self):
+            check_type(field.name, vars(self)[field.name], field.type)
+        for name in _AT_LEAST_ONE:
+            at_least(name, vars(self)[name], 1)
+        for name in _AT_LEAST_ZERO:
+            at_least(name, vars(self)[name], 0)
+        for name in _SHARES:
+            within(name, vars(self)[name], 0, 1)
+        one_of("schedule", self.schedule, get_args(ScheduleName))
+        one_of("dtype", self.dtype, get_args(DTypeName))
         if self.num_steps is not None:
             at_least("num_steps", self.num_steps, 1)
         if self.schedule == "cosine" and self.num_steps is None:
@@ -88,11 +102,21 @@ class TrainConfig:
         Raises:
             ValueError: a field that this version does not know.
         """
-        known = [f.name for f in fields(cls)]
-        for name in data:
-            if name not in known:
-                raise ValueError(f"unknown training field {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        cls.check_names(data)
         return cls(**data)
+
+    @classmethod
+    def check_names(cls, names: Iterable[str]) -> None:
+        """Nothing, if every name is a training option.
+
+        Raises:
+            ValueError: one is not; the message lists those that are.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise ValueError(f"there is no training option {name!r}{hint}; the options: {', '.join(known)}")
 
     def _repr_html_(self) -> str:
         return facts("TrainConfig", self.to_json())

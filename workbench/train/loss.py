@@ -1,6 +1,7 @@
 """The loss of the tokens, and the auxiliary losses that any router can ask for."""
 
 from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -12,15 +13,18 @@ from workbench.core.records import Site
 from workbench.core.router import Router
 from workbench.core.routing import Routing
 
-__all__ = ["Auxiliary", "auxiliary", "balance", "entropy", "token_losses", "z_loss"]
+__all__ = ["NOT_SCORED", "Auxiliary", "auxiliary", "balance", "entropy", "token_losses", "z_loss"]
+
+NOT_SCORED = -100
+"""Target of a place that is not scored, as in `Batch.target_ids`."""
 
 
-def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "X"]:
+def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "T"]:
     """Cross-entropy [nat] of every place that has a target, in float32."""
     flat = target_ids.flatten()
     scored = logits.flatten(0, 1).float()
-    loss = F.cross_entropy(scored, flat, reduction="none", ignore_index=-100)
-    return loss[flat != -100]
+    loss: Tensor = F.cross_entropy(scored, flat, reduction="none", ignore_index=NOT_SCORED)
+    return loss[flat != NOT_SCORED]
 
 
 def balance(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
@@ -47,7 +51,8 @@ def z_loss(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
     Source: arXiv 2202.08906, equation 5.
     """
     logit = _needed(routing.logit, "z", "logits")
-    return logit.logsumexp(-1).square().sum() / max(1, logit.shape[0])
+    total: Tensor = logit.logsumexp(-1).square().sum()
+    return total / max(1, logit.shape[0])
 
 
 def entropy(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
@@ -79,8 +84,8 @@ class Auxiliary(NamedTuple):
     per_site: list[dict[str, float]]
 
 
-def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[Tensor, "X"]) -> Auxiliary:
-    """All auxiliary losses that the routers ask for.
+def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[Tensor, "T"]) -> Auxiliary:
+    """All auxiliary losses that the routers ask for; one whose weight is 0 is left out.
 
     Args:
         routers: the router of each site.
@@ -102,15 +107,15 @@ def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[
                     f"router {site.router} has a weight for loss {name!r}, which neither it nor the trainer "
                     f"defines; the trainer knows {', '.join(_GENERIC)}"
                 )
-            if weight == 0 and name not in own:
+            if weight == 0:
                 continue
             value = own[name] if name in own else _GENERIC[name](site.routing, load)
             total = total + weight * value
             values[name] = float(value.detach())
             weights.setdefault(name, []).append(weight)
         per_site.append(values)
-    means = {name: sum(v.get(name, 0.0) for v in per_site) / len(weights[name]) for name in weights}
-    return Auxiliary(total, means, {n: sum(w) / len(w) for n, w in weights.items()}, per_site)
+    means = {name: fmean(values[name] for values in per_site if name in values) for name in weights}
+    return Auxiliary(total, means, {name: fmean(given) for name, given in weights.items()}, per_site)
 
 
 def _load(routing: Routing) -> Float[Tensor, "E"]:

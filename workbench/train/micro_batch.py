@@ -1,18 +1,23 @@
-"""What one micro-batch leaves behind, and the sum over those of a step."""
+"""One micro-batch: forward, losses, backward, and what is left of it; and the sum over those of a step."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from workbench.core.records import Site, Tally
-from workbench.train.loss import Auxiliary
+from workbench.core.context import RouteContext
+from workbench.core.records import Batch, Output, Site, Tally
+from workbench.model.transformer import Transformer
+from workbench.train.forward import forward_batch
+from workbench.train.loss import Auxiliary, auxiliary, token_losses
+from workbench.train.precision import Precision
 
-__all__ = ["MicroBatch", "tally"]
+__all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MicroBatch:
-    """A forward and backward pass, after its graph is gone.
+    """What a step keeps of a micro-batch; logits are not among it, they are large.
 
     Args:
         loss: mean cross-entropy of its tokens [nat/token].
@@ -27,12 +32,50 @@ class MicroBatch:
     aux: Auxiliary
 
 
-def tally(parts: list[MicroBatch]) -> tuple[Tally, ...]:
+def run_micro_batch(
+    model: Transformer,
+    batch: Batch,
+    context: RouteContext,
+    precision: Precision,
+    *,
+    share: float | None = None,
+    recompute: bool = False,
+) -> tuple[MicroBatch, Output]:
+    """A batch through the model and the losses, and what the model returned.
+
+    Args:
+        batch: with targets.
+        share: part of the step that this batch is; its gradient is added with that weight. None: no gradient.
+        recompute: forget activations and make them again in backward.
+
+    Raises:
+        ValueError: a router asks for a loss that nobody defines, or that it gives too little for.
+    """
+    assert batch.target_ids is not None, "training batches have targets"
+    with torch.set_grad_enabled(share is not None):
+        output = forward_batch(model, batch, context, precision, recompute=recompute)
+        per_token = token_losses(output.logits, batch.target_ids.to(model.device))
+        routers = {layer.layer: layer.router for layer in model.moe_layers()}
+        aux = auxiliary(output.sites, [routers[site.layer] for site in output.sites], per_token)
+        loss = per_token.mean()
+        if share is not None:
+            torch.autograd.backward((loss + aux.total) * share)
+    tokens = batch.token_ids.numel() if batch.mask is None else int(batch.mask.sum())
+    return MicroBatch(loss=float(loss.detach()), tokens=tokens, sites=output.sites, aux=aux), output
+
+
+def first_sequence(batch: Batch) -> Batch:
+    """The first sequence of a training batch, to try something on."""
+    rows = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return replace(batch, **rows)
+
+
+def tally(parts: Sequence[MicroBatch]) -> tuple[Tally, ...]:
     """Counts and mean losses of every site, summed over the step's micro-batches."""
     return tuple(_tally(index, site, parts) for index, site in enumerate(parts[0].sites))
 
 
-def _tally(index: int, site: Site, parts: list[MicroBatch]) -> Tally:
+def _tally(index: int, site: Site, parts: Sequence[MicroBatch]) -> Tally:
     routings = [part.sites[index].routing for part in parts]
     losses = [part.aux.per_site[index] for part in parts]
     return Tally(

@@ -1,6 +1,6 @@
 """AdamW over named groups, so that a router can come and go with its own state."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,44 +8,30 @@ from torch import Tensor, nn
 from workbench.model.transformer import Transformer
 from workbench.train.config import TrainConfig
 
-__all__ = ["build_optimizer", "drop_parameters", "named_states", "set_learning_rate"]
+__all__ = ["build_optimizer", "is_of_router", "named_states", "replace_router_groups", "set_learning_rate"]
+
+_BODY, _ROUTER = ("matrices", "vectors"), ("router matrices", "router vectors")
 
 
 def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.AdamW:
-    """Fused AdamW with three groups: matrices decay, vectors do not, routers stand apart."""
-    optimizer = torch.optim.AdamW(
-        [{"params": [], "name": "empty"}],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
-    optimizer.param_groups.clear()
-    body = [(name, p) for name, p in model.named_parameters() if not is_router(name)]
-    _add(optimizer, "matrices", (p for _, p in body if p.dim() >= 2), config.weight_decay)
-    _add(optimizer, "vectors", (p for _, p in body if p.dim() < 2), 0.0)
-    add_router_group(optimizer, model, config)
-    return optimizer
+    """Fused AdamW whose groups keep matrices, which decay, from vectors, and routers from the rest."""
+    groups = [*_groups(model, config, of_router=False), *_groups(model, config, of_router=True)]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
-def is_router(name: str) -> bool:
-    """Whether a parameter of the model belongs to a router, by its name."""
+def is_of_router(name: str) -> bool:
+    """Whether a tensor of the model belongs to a router, by its name."""
     return ".router." in name or name.startswith("shared_part.")
 
 
-def add_router_group(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:
-    """A group for the routers' parameters, without state yet."""
-    gates = [p for name, p in model.named_parameters() if is_router(name)]
-    _add(optimizer, "routers", (p for p in gates if p.dim() >= 2), config.weight_decay)
-    _add(optimizer, "router vectors", (p for p in gates if p.dim() < 2), 0.0)
-
-
-def drop_parameters(optimizer: torch.optim.AdamW, names: Iterable[str]) -> None:
-    """Forget the groups with these names, and the state of their parameters."""
-    dropped = set(names)
-    for group in [g for g in optimizer.param_groups if g["name"] in dropped]:
+def replace_router_groups(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:
+    """Forget the old routers' parameters and their state, and take in the model's present ones, without state."""
+    for group in [group for group in optimizer.param_groups if group["name"] in _ROUTER]:
         for parameter in group["params"]:
             optimizer.state.pop(parameter, None)
         optimizer.param_groups.remove(group)
+    for group in _groups(model, config, of_router=True):
+        optimizer.add_param_group(group)
 
 
 def set_learning_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
@@ -63,7 +49,10 @@ def named_states(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Te
     }
 
 
-def _add(optimizer: torch.optim.AdamW, name: str, parameters: Iterable[nn.Parameter], decay: float) -> None:
-    chosen = list(parameters)
-    if chosen:
-        optimizer.add_param_group({"params": chosen, "name": name, "weight_decay": decay})
+def _groups(model: Transformer, config: TrainConfig, *, of_router: bool) -> list[dict[str, Any]]:
+    own = [p for name, p in model.named_parameters() if is_of_router(name) == of_router]
+    matrices, vectors = [p for p in own if p.dim() >= 2], [p for p in own if p.dim() < 2]
+    names = _ROUTER if of_router else _BODY
+    decays = (config.weight_decay, 0.0)
+    parts = zip(names, (matrices, vectors), decays, strict=True)
+    return [{"name": name, "params": params, "weight_decay": decay} for name, params, decay in parts if params]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Precision", "autocast", "has_amx", "precision_of"]
+__all__ = ["FULL_PRECISION", "Precision", "autocast", "has_amx", "precision_of"]
 
 
 class Precision(NamedTuple):
@@ -15,6 +15,9 @@ class Precision(NamedTuple):
 
     dtype: torch.dtype
     reason: str
+
+
+FULL_PRECISION = Precision(torch.float32, "nothing else was asked for")
 
 
 @cache

@@ -1,16 +1,19 @@
-"""A run on disk: what it was started with, its checkpoints, its trace, its report."""
+"""A run on disk: what it was started with, its checkpoints, its trace, its texts, its report."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from workbench.train.checkpoint import checkpoints, write_json
+from workbench.model.tensor_files import read_json, write_json, written_beside
+from workbench.trace.lock import WriterLock
+from workbench.train.checkpoint import checkpoints
 
 __all__ = ["RunFolder"]
 
 _FORMAT = "moe-workbench.run/1"
+_NEEDED = ("corpus", "corpus_fingerprint", "train")
 
 
 @final
@@ -44,20 +47,33 @@ class RunFolder:
         """The page that shows the run."""
         return self.path / "report.html"
 
-    def start(self, facts: Mapping[str, Any]) -> None:
-        """Begin a run here.
+    def check_free(self) -> None:
+        """Nothing, if a run can begin here.
 
         Raises:
-            FileExistsError: there is one already; it is left alone.
-            OSError: the folder cannot be written.
+            FileExistsError: there is a run or something else already; it is left alone.
         """
-        if (self.path / "run.json").exists():
+        if self._facts_file.exists():
             raise FileExistsError(
                 f"{self.path} already holds a run; resume it with `workbench train --resume {self.path}`, "
                 "or choose another folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "run.json", {"format": _FORMAT, **facts})
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise FileExistsError(f"{self.path} exists and is not an empty folder; choose a new folder for the run")
+
+    @contextmanager
+    def begun(self, facts: Mapping[str, Any]) -> Iterator["RunFolder"]:
+        """A run to fill, which takes its place when the block has ended well; until then there is none.
+
+        Raises:
+            FileExistsError: there is a run or something else already; it is left alone.
+            OSError: the folder cannot be written; nothing is left behind.
+        """
+        self.check_free()
+        with written_beside(self.path) as part:
+            part.mkdir()
+            write_json(part / self._facts_file.name, {"format": _FORMAT, **facts})
+            yield RunFolder(part)
 
     def facts(self) -> dict[str, Any]:
         """What the run was started with.
@@ -66,28 +82,65 @@ class RunFolder:
             FileNotFoundError: no run here.
             ValueError: its `run.json` is damaged or of another version.
         """
-        file = self.path / "run.json"
+        file = self._facts_file
         if not file.is_file():
-            raise FileNotFoundError(f"{self.path} holds no run (no run.json); give the folder that --out named")
-        try:
-            data: dict[str, Any] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is damaged ({error}); start the run anew in another folder") from error
+            raise FileNotFoundError(f"{self.path} holds no run (no {file.name}); give the folder that --out named")
+        data = read_json(file)
         if data.pop("format", None) != _FORMAT:
             raise ValueError(f"{file} must have format {_FORMAT!r}; it was written by another version")
+        missing = [name for name in _NEEDED if name not in data]
+        if missing:
+            raise ValueError(f"{file} is damaged: it lacks {', '.join(missing)}; start the run anew in another folder")
         return data
 
-    def newest(self) -> Path | None:
-        """The newest checkpoint, None before the first."""
+    def lock(self) -> WriterLock:
+        """The right to write here, held by one process at a time.
+
+        Raises:
+            BlockingIOError: another process has it; the message names that process.
+        """
+        return WriterLock(self.path / "run.lock")
+
+    def newest(self) -> Path:
+        """The newest checkpoint.
+
+        Raises:
+            FileNotFoundError: there is none, though every run begins with one.
+        """
         found = checkpoints(self.checkpoints)
-        return found[-1] if found else None
+        if not found:
+            raise FileNotFoundError(f"{self.checkpoints} holds no checkpoint any more; start the run anew elsewhere")
+        return found[-1]
+
+    def older(self, checkpoint: Path) -> Path | None:
+        """The checkpoint before another, None for the oldest."""
+        found = checkpoints(self.checkpoints)
+        place = found.index(checkpoint)
+        return found[place - 1] if place else None
 
     def samples(self) -> list[dict[str, Any]]:
-        """Texts that the run's model wrote."""
-        file = self.path / "samples.json"
-        found: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-        return found
+        """Texts that the run's model wrote.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self._samples_file.is_file():
+            return []
+        samples = read_json(self._samples_file).get("samples")
+        if not isinstance(samples, list) or not all(isinstance(sample, dict) for sample in samples):
+            raise ValueError(f"{self._samples_file} is damaged; remove it, only the texts of the report are in it")
+        return samples
 
     def add_sample(self, sample: Mapping[str, Any]) -> None:
         """Keep a text that the run's model wrote."""
-        write_json(self.path / "samples.json", [*self.samples(), dict(sample)])
+        samples = [*self.samples(), dict(sample)]
+        with written_beside(self._samples_file) as part:
+            write_json(part, {"samples": samples})
+
+    @property
+    def _facts_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def _samples_file(self) -> Path:
+        return self.path / "samples.json"

@@ -2,34 +2,36 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from statistics import fmean
+from typing import final
 
 import torch
 
+from workbench.core.check import at_least
 from workbench.core.context import RouteContext
-from workbench.core.records import Batch, ControlEvent, Output, Site, StepReport, Tally
-from workbench.core.router import Router
+from workbench.core.records import ControlEvent, StepReport
 from workbench.core.spec import Spec
 from workbench.data.batches import Batches
 from workbench.model.transformer import Transformer
 from workbench.trace.record import Recorder
-from workbench.train.checkpoint import checkpoints, load_optimizer, save_checkpoint
+from workbench.train.checkpoint import CheckpointError, TrainState, checkpoints, load_optimizer, save_checkpoint
 from workbench.train.config import TrainConfig
 from workbench.train.evaluate import bits_per_byte
-from workbench.train.loss import auxiliary, token_losses
-from workbench.train.micro_batch import MicroBatch, tally
+from workbench.train.finite import NonFiniteLossError, check_finite
+from workbench.train.forward import forward_batch
+from workbench.train.interrupts import interrupts_held
+from workbench.train.micro_batch import MicroBatch, first_sequence, run_micro_batch, tally
 from workbench.train.optim import build_optimizer, set_learning_rate
-from workbench.train.precision import autocast, precision_of
+from workbench.train.precision import precision_of
 from workbench.train.schedule import learning_rate
 from workbench.train.swap import SwapReport, swap_routers
 
-__all__ = ["NonFiniteLossError", "Trainer"]
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient is not a number; the model was not changed by that step."""
+__all__ = ["Trainer"]
 
 
 @final
@@ -42,6 +44,7 @@ class Trainer:
         config: how to train.
         folder: where checkpoints go; None keeps none.
         recorder: takes the routings of every step; None records nothing.
+        held: closed with the trainer, such as the lock of the run.
     """
 
     def __init__(
@@ -52,29 +55,48 @@ class Trainer:
         *,
         folder: Path | None = None,
         recorder: Recorder | None = None,
+        held: ExitStack | None = None,
     ):
         self.model, self.batches, self.config = model, batches, config
         self.folder, self.recorder = folder, recorder
         self.precision = precision_of(model.device, config.dtype)
         self.optimizer = build_optimizer(model, config)
-        self.step = 0
-        self.tokens = 0
-        self.trained_seconds = 0.0
-        self.events: list[ControlEvent] = []
-        self._pending: list[ControlEvent] = []
-        self._saved_step = -1
+        self.state = TrainState()
+        self._held = held or ExitStack()
+        self._saved_step = self._probed_step = -1
+        self._is_torn = False
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.state.step
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens seen."""
+        return self.state.tokens
+
+    @property
+    def trained_seconds(self) -> float:
+        """Time spent in training steps [s]; evaluations and probes are not counted."""
+        return self.state.trained_seconds
 
     def run(self, steps: int) -> Iterator[StepReport]:
         """Train so many more steps.
 
         A checkpoint is written every `checkpoint_every` steps, at the end, and when the caller stops
-        iterating.
+        iterating or interrupts.
 
         Raises:
+            ValueError: a negative number of steps.
             NonFiniteLossError: the loss or gradient norm is not finite; names the step and the last good
                 checkpoint. The step was not taken.
-            OSError: a checkpoint could not be written; earlier ones are untouched.
+            CheckpointError: a checkpoint could not be written; earlier ones are untouched.
         """
+        at_least("steps", steps, 0)
+        return self._run(steps)
+
+    def _run(self, steps: int) -> Iterator[StepReport]:
         try:
             for _ in range(steps):
                 report = self._one_step()
@@ -82,15 +104,15 @@ class Trainer:
                 if every and self.step % every == 0:
                     self.save()
                 yield report
-        except NonFiniteLossError:
+        except (NonFiniteLossError, CheckpointError):
             raise
         except BaseException:
-            self._save_quietly()
+            self._save_if_whole()
             raise
         self.save()
 
     def swap(self, router: Spec, *, carry: bool = True, actor: str = "python") -> SwapReport:
-        """Exchange the routers between two steps; a failure leaves the old ones.
+        """Exchange the routers between two steps, after a trial on one sequence; a failure leaves the old ones.
 
         Args:
             carry: take over router tensors where name and shape agree.
@@ -98,9 +120,9 @@ class Trainer:
 
         Raises:
             LookupError: unknown router.
-            ValueError: arguments that do not fit.
+            ValueError: arguments that do not fit, or a router that cannot work in this model.
         """
-        report = swap_routers(self.model, self.optimizer, self.config, router, carry=carry)
+        report = swap_routers(self.model, self.optimizer, self.config, router, carry=carry, trial=self._try_routers)
         event = ControlEvent(
             op="swap_router",
             args=router.to_json(),
@@ -110,175 +132,161 @@ class Trainer:
             applied_step=self.step + 1,
             result=str(report),
         )
-        self.events.append(event)
-        self._pending.append(event)
+        self.state = replace(self.state, events=(*self.state.events, event))
+        # a checkpoint of this step, if there is one, still has the old routers.
+        self._saved_step = -1
         return report
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss per domain [bit/byte]."""
-        counts = torch.as_tensor(self.batches.tokenizer.byte_counts)
-        windows = self.config.evaluation_windows
+        windows, counts = self.config.evaluation_windows, self.batches.tokenizer.byte_counts
         return {
             domain: bits_per_byte(
-                self.model,
-                self.batches.evaluation(domain, max_windows=windows),
-                counts,
-                dtype=self.precision.dtype,
+                self.model, self.batches.evaluation(domain, max_windows=windows), counts, precision=self.precision
             )
             for domain in self.batches.corpus.domains
         }
 
     def save(self) -> Path | None:
-        """Write a checkpoint of this step, unless there is one already or nowhere to write."""
+        """Write a checkpoint of this step, unless there is one already or nowhere to write.
+
+        Raises:
+            CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
         if self.folder is None or self._saved_step == self.step:
             return None
-        path = save_checkpoint(
-            self.folder, self.step, self.model, self.optimizer, self._state(), keep=self.config.keep_checkpoints
-        )
-        self._saved_step = self.step
+        with interrupts_held():
+            if self.recorder is not None:
+                # a run that goes on from this checkpoint goes on with the trace that is on disk.
+                self.recorder.flush()
+            keep = self.config.keep_checkpoints
+            path = save_checkpoint(self.folder, self.model, self.optimizer, self.state, keep=keep)
+            self._saved_step = self.step
         return path
 
-    def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint of this model left off.
+    def restore(self, checkpoint: Path, state: TrainState) -> None:
+        """Go on where a checkpoint of this model left off; the recorder must hold nothing later.
 
         Raises:
             ValueError: the checkpoint is damaged or of another model.
         """
         load_optimizer(checkpoint, self.model, self.optimizer)
-        self.step, self.tokens = int(state["step"]), int(state["tokens"])
-        self.trained_seconds = float(state["trained_seconds"])
-        self.events = [ControlEvent(**event) for event in state["events"]]
-        self._saved_step = self.step
-        self.forget_after(self.step)
+        self.state, self._saved_step = state, state.step
 
     def close(self) -> None:
         """Write what is pending and let go of the run's files; the model stays usable."""
-        self.save()
-        if self.recorder is not None:
-            self.recorder.close()
-
-    def forget_after(self, step: int) -> None:
-        """Drop what the trace holds beyond a step: it will be recorded again."""
-        if self.recorder is not None:
-            self.recorder.rewind(step)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "tokens": self.tokens,
-            "trained_seconds": self.trained_seconds,
-            "train": self.config.to_json(),
-            "events": [{**vars(event), "args": dict(event.args)} for event in self.events],
-        }
-
-    def _save_quietly(self) -> None:
-        # the caller stopped or something broke between steps: keep the last whole step if the disk allows.
         try:
             self.save()
-        except OSError:
-            return
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the run's files without another checkpoint."""
+        with self._held:
+            if self.recorder is not None:
+                self.recorder.close()
 
     def _one_step(self) -> StepReport:
-        start = time.perf_counter()
-        rate = learning_rate(self.config, self.step)
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.zero_grad()
-        micro = [self._forward_backward(index) for index in range(self.config.micro_batches)]
-        norm = self._grad_norm()
-        self._check_finite(sum(part.loss for part in micro), norm)
-        self.optimizer.step()
-        tallies = tally(micro)
-        self._update_routers(tallies)
-        self.step += 1
-        self.tokens += sum(part.tokens for part in micro)
-        seconds = time.perf_counter() - start
-        self.trained_seconds += seconds
-        speed = sum(part.tokens for part in micro) / seconds
-        self._probe()
-        report = self._report(micro, rate, norm, speed)
-        if self.recorder is not None:
-            self.recorder.add_report(report, tallies=tallies)
-        return report
+        if self.step == 0:
+            self._probe()
+        began = time.perf_counter()
+        try:
+            self.optimizer.zero_grad()
+            parts = [self._micro_batch(index) for index in range(self.config.micro_batches)]
+            norm = self._grad_norm()
+            check_finite(self.step + 1, fmean(part.loss for part in parts), norm, self.folder)
+        except BaseException:
+            self._abandon_step()
+            raise
+        with interrupts_held():
+            return self._finish_step(parts, norm, began)
 
-    def _forward_backward(self, micro: int) -> MicroBatch:
-        batch = self.batches.batch(self.step * self.config.micro_batches + micro)
-        assert batch.target_ids is not None, "training batches have targets"
-        context = RouteContext(
-            phase="train",
-            step=self.step,
-            num_steps=self.config.num_steps or 0,
-            seed=self.config.seed,
-            micro_batch=micro,
+    def _micro_batch(self, index: int) -> MicroBatch:
+        batch = self.batches.batch(self.step * self.config.micro_batches + index)
+        share = 1 / self.config.micro_batches
+        part, output = run_micro_batch(
+            self.model, batch, self._context(index), self.precision, share=share, recompute=self.config.recompute
         )
-        output = self._forward(batch, context)
-        per_token = token_losses(output.logits, batch.target_ids.to(self.model.device))
-        loss = per_token.mean()
-        aux = auxiliary(output.sites, self._routers(output.sites), per_token)
-        ((loss + aux.total) / self.config.micro_batches).backward()
         if self.recorder is not None:
             self.recorder.add(batch, output, phase="train", step=self.step + 1)
-        tokens = batch.token_ids.numel() if batch.mask is None else int(batch.mask.sum())
-        return MicroBatch(loss=float(loss.detach()), tokens=tokens, sites=output.sites, aux=aux)
+        return part
 
-    def _forward(self, batch: Batch, context: RouteContext) -> Output:
-        device = self.model.device
-        with autocast(device, self.precision.dtype):
-            output: Output = self.model(
-                batch.token_ids.to(device),
-                mask=None if batch.mask is None else batch.mask.to(device),
-                label=None if batch.domain is None else batch.domain.to(device),
-                context=context,
-                recompute=self.config.recompute,
-            )
-        return output
-
-    @torch.no_grad()
-    def _probe(self) -> None:
-        if self.recorder is None or not self.recorder.is_probe_due(self.step):
-            return
-        batch = self.batches.probe()
-        output = self._forward(batch, RouteContext(phase="prefill", step=self.step, seed=self.config.seed))
-        self.recorder.add(batch, output, phase="prefill", step=self.step, is_probe=True)
-
-    def _routers(self, sites: tuple[Site, ...]) -> list[Router]:
-        by_layer = {layer.layer: layer.router for layer in self.model.moe_layers()}
-        return [by_layer[site.layer] for site in sites]
+    def _context(self, micro_batch: int) -> RouteContext:
+        horizon = self.config.num_steps or 0
+        return RouteContext(
+            phase="train", step=self.step, num_steps=horizon, seed=self.config.seed, micro_batch=micro_batch
+        )
 
     def _grad_norm(self) -> float:
         limit = self.config.grad_clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
-    def _check_finite(self, loss: float, norm: float) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
+    def _abandon_step(self) -> None:
         self.optimizer.zero_grad()
-        saved = checkpoints(self.folder) if self.folder else []
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written yet"
-        raise NonFiniteLossError(
-            f"step {self.step + 1}: expected a finite loss and gradient, got loss {loss} and gradient norm {norm}; "
-            f"the step was not taken; {last}; lower the learning rate or train in float32"
-        )
+        if self.recorder is not None:
+            # a full disk is reported by the error that is on its way.
+            with suppress(OSError):
+                self.recorder.rewind(self.step)
 
-    def _update_routers(self, tallies: tuple[Tally, ...]) -> None:
-        by_layer = {layer.layer: layer.router for layer in self.model.moe_layers()}
+    def _finish_step(self, parts: Sequence[MicroBatch], norm: float, began: float) -> StepReport:
+        rate = learning_rate(self.config, self.step)
+        set_learning_rate(self.optimizer, rate)
+        self._is_torn = True
+        self.optimizer.step()
+        tallies = tally(parts)
+        routers = {layer.layer: layer.router for layer in self.model.moe_layers()}
         for own in tallies:
-            by_layer[own.layer].update(own)
+            routers[own.layer].update(own)
+        seconds = time.perf_counter() - began
+        tokens = sum(part.tokens for part in parts)
+        self.state = replace(
+            self.state,
+            step=self.step + 1,
+            tokens=self.tokens + tokens,
+            trained_seconds=self.trained_seconds + seconds,
+        )
+        self._is_torn = False
+        report = self._report(parts, rate, norm, tokens / seconds)
+        if self.recorder is not None:
+            self.recorder.add_report(report, tallies=tallies)
+        self._probe()
+        return report
 
-    def _report(self, micro: list[MicroBatch], rate: float, norm: float, speed: float) -> StepReport:
-        every = self.config.evaluate_every
-        pending, self._pending = tuple(self._pending), []
+    def _report(self, parts: Sequence[MicroBatch], rate: float, norm: float, speed: float) -> StepReport:
+        every, aux = self.config.evaluate_every, parts[0].aux
         return StepReport(
             step=self.step,
-            loss=sum(part.loss for part in micro) / len(micro),
-            aux_losses={
-                name: sum(part.aux.means[name] for part in micro) / len(micro) for name in micro[0].aux.means
-            },
-            aux_weights=micro[0].aux.weights,
+            loss=fmean(part.loss for part in parts),
+            aux_losses={name: fmean(part.aux.means[name] for part in parts) for name in aux.means},
+            aux_weights=aux.weights,
             learning_rate=rate,
             grad_norm=norm,
             tokens=self.tokens,
             tokens_per_second=speed,
             wall_seconds=self.trained_seconds,
             bits_per_byte=self.evaluate() if every and self.step % every == 0 else {},
-            events=pending,
+            events=tuple(event for event in self.state.events if event.applied_step == self.step),
         )
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        if self.recorder is None or not self.recorder.is_probe_due(self.step) or self._probed_step == self.step:
+            return
+        batch = self.batches.probe()
+        context = RouteContext(phase="prefill", step=self.step, seed=self.config.seed)
+        output = forward_batch(self.model, batch, context, self.precision)
+        self.recorder.add(batch, output, phase="prefill", step=self.step, is_probe=True)
+        self._probed_step = self.step
+
+    def _try_routers(self) -> None:
+        one = first_sequence(self.batches.batch(self.step * self.config.micro_batches))
+        run_micro_batch(self.model, one, self._context(0), self.precision)
+
+    def _save_if_whole(self) -> None:
+        if self._is_torn:
+            return
+        try:
+            self.save()
+        except OSError as error:
+            # what stopped the run is on its way and goes first.
+            warnings.warn(f"the run was stopped at step {self.step}, and {error}", stacklevel=2)

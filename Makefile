@@ -1,0 +1,63 @@
+# The commands of MoE Workbench. `make` alone lists them. They need Python 3.11 to 3.13 with venv, and make.
+
+PYTHON  ?= python3
+PORT    ?= 8888
+WORKERS ?= 2
+BIN     := .venv/bin
+HEAVY   := slow or distributed or notebook or browser
+
+# The set-up leaves the compiling of modules to their first import, which this variable would put off for ever.
+unexport PYTHONDONTWRITEBYTECODE
+
+# A browser is opened where there is one to open; `--allow-root` is JupyterLab's condition for running as root.
+LAB_FLAGS = --ServerApp.port=$(PORT) \
+	$(shell [ "$$(uname)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser) \
+	$(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
+
+.PHONY: help setup setup-test setup-dev workbench demo test test-all test-gpu check bench checkpoints notebooks clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## create .venv and install the workbench into it
+	@$(PYTHON) workbench/bootstrap.py
+
+setup-test:
+	@$(PYTHON) workbench/bootstrap.py --extras test
+
+setup-dev:
+	@$(PYTHON) workbench/bootstrap.py --extras dev
+
+workbench: setup ## open JupyterLab on the tour (PORT=8888)
+	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00_tour.ipynb
+
+demo: setup ## train, swap the router, generate, write a report: two minutes, no display needed
+	$(BIN)/workbench demo
+
+test: setup-test ## unit tests, contracts and house rules
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=10 -m "not ($(HEAVY) or gpu)"
+
+test-all: setup-test ## the rest: slow, several processes, notebooks, browser
+	$(BIN)/python -m pytest --durations=10 -m "($(HEAVY)) and not gpu"
+
+test-gpu: setup-test ## the tests that need a CUDA GPU
+	$(BIN)/python -m pytest --durations=10 -m gpu
+
+check: setup-dev ## format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: setup-test ## every number that the README states, as tables
+	$(BIN)/python -m pytest -s -o "python_files=bench_*.py test_*.py" -o "python_functions=bench_* test_*" \
+		-o addopts="--import-mode=importlib --strict-markers" tests/bench kernels/bench
+
+checkpoints: setup ## four small models trained differently, in runs/checkpoints
+	$(BIN)/python -m workbench.train.checkpoints runs/checkpoints
+
+notebooks: setup-test ## execute every notebook
+	$(BIN)/python -m pytest --durations=10 tests/house/test_notebooks.py
+
+clean: ## remove .venv, caches and builds; runs/ stays
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

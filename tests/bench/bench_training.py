@@ -1,0 +1,106 @@
+"""Training at `small`: tokens per second beside transformers' OLMoE of the same shape, and peak memory.
+
+Both train 16 x 256 tokens per step in float32 on the CPU with the same fused AdamW and gradient clipping,
+interleaved in one process; medians and minima over the steps. The losses of the first steps stand beside
+the times. The peer's experts run as `grouped_mm`, its faster implementation.
+"""
+
+import resource
+import statistics
+import time
+
+import pytest
+import torch
+import transformers
+from transformers import OlmoeConfig, OlmoeForCausalLM
+
+from workbench.core.context import RouteContext
+from workbench.model.config import preset
+from workbench.model.transformer import Transformer, initialise
+from workbench.train.loss import auxiliary, token_losses
+
+STEPS = 7
+
+
+class Ours:
+    def __init__(self):
+        self.model = initialise(Transformer(preset("small")), 0)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+
+    def loss(self, token_ids):
+        output = self.model(token_ids[:, :-1], context=RouteContext(phase="train"))
+        per_token = token_losses(output.logits, token_ids[:, 1:])
+        routers = [layer.router for layer in self.model.moe_layers()]
+        return per_token.mean() + auxiliary(output.sites, routers, per_token).total
+
+
+class Peer:
+    def __init__(self):
+        shape = preset("small")
+        config = OlmoeConfig(
+            vocab_size=shape.vocab_size,
+            hidden_size=shape.width,
+            intermediate_size=shape.expert_width,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_kv_heads,
+            num_experts=shape.num_experts,
+            num_experts_per_tok=2,
+            tie_word_embeddings=True,
+            output_router_logits=True,
+            eos_token_id=0,
+            experts_implementation="grouped_mm",
+        )
+        torch.manual_seed(0)
+        self.model = OlmoeForCausalLM(config)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+
+    def loss(self, token_ids):
+        # transformers shifts labels itself.
+        return self.model(input_ids=token_ids[:, :-1], labels=token_ids[:, :-1]).loss
+
+
+def step_seconds(trained, token_ids):
+    began = time.perf_counter()
+    trained.optimizer.zero_grad()
+    loss = trained.loss(token_ids)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained.model.parameters(), 1.0)
+    trained.optimizer.step()
+    return time.perf_counter() - began, float(loss.detach())
+
+
+@pytest.mark.filterwarnings("ignore")
+def bench_small_against_olmoe():
+    token_ids = torch.randint(0, 4096, (16, 257), generator=torch.Generator().manual_seed(0))
+    contenders = {"workbench": Ours(), "transformers OLMoE grouped_mm": Peer()}
+    seconds = {name: [] for name in contenders}
+    losses = {name: [] for name in contenders}
+    for _ in range(STEPS + 1):
+        for name, trained in contenders.items():
+            took, loss = step_seconds(trained, token_ids)
+            seconds[name].append(took)
+            losses[name].append(loss)
+    tokens = 16 * 256
+    print(f"\nsmall, 16 x 256 tokens, float32, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+          f"transformers {transformers.__version__}, {STEPS} interleaved steps after one warm-up, seed 0")
+    print(f"{'':32}{'tokens/s median':>17}{'best':>9}{'parameters':>12}   first and last loss")
+    for name, trained in contenders.items():
+        own = seconds[name][1:]
+        count = sum(p.numel() for p in trained.model.parameters())
+        print(f"{name:32}{tokens / statistics.median(own):17,.0f}{tokens / min(own):9,.0f}{count:12,}"
+              f"   {losses[name][0]:.3f} {losses[name][-1]:.3f}")
+    ours, peer = (seconds[name][1:] for name in contenders)
+    print(f"ratio of medians {statistics.median(peer) / statistics.median(ours):.2f}, "
+          f"of minima {min(peer) / min(ours):.2f} (goal: at least 1.00)")
+
+
+def bench_peak_memory_of_small_training():
+    ours = Ours()
+    token_ids = torch.randint(0, 4096, (16, 257))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):
+        step_seconds(ours, token_ids)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"\npeak resident memory of the process {peak / 1024:,.0f} MiB, {before / 1024:,.0f} MiB before these steps; "
+          "run this bench alone for the peak of `small` training")

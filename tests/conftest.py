@@ -1,0 +1,68 @@
+"""What every test stands on: shapes checked, warnings seen, fixed seeds and threads, one table of tolerances."""
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Here and not by `--jaxtyping-packages` in addopts: the workers of pytest-xdist do not read addopts, and the
+# signatures would be checked with one process and not with two. The tower: an int is good where a float is asked.
+install_import_hook(
+    ["workbench", "workbench_kernels"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+# What two correct computations of the same number may differ by, when sums are taken in another order.
+TOLERANCE: Mapping[torch.dtype, Mapping[str, float]] = {
+    torch.float64: {"rtol": 1e-9, "atol": 1e-9},
+    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
+    torch.float16: {"rtol": 2e-3, "atol": 2e-3},
+    torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_worker() -> None:
+    """Two workers with two threads each would fight for two cores; sums stay in the same order too."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Every test starts from the same global generators, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries under test may use the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tolerance() -> Mapping[torch.dtype, Mapping[str, float]]:
+    """Keyword arguments of `torch.testing.assert_close` by dtype: the one table of the repository."""
+    return TOLERANCE
+
+
+@pytest.fixture(scope="session")
+def assert_close() -> Callable[..., None]:
+    """Compares two tensors with the tolerance of a dtype, by default that of the first.
+
+    `dtype=torch.bfloat16` says that a float32 result went through bfloat16 on its way.
+    """
+
+    def compare(actual: torch.Tensor, expected: torch.Tensor, *, dtype: torch.dtype | None = None) -> None:
+        torch.testing.assert_close(actual, expected, **TOLERANCE[dtype or actual.dtype])
+
+    return compare

@@ -1,0 +1,48 @@
+"""Every module has a test file of its name, in the folder of its package; every kernel has its bench."""
+
+# A module that another test file covers, and which.
+COVERED_ELSEWHERE = {
+    "workbench.core.axes": "tests/house/test_axes.py",
+}
+
+
+def test_file(module: str) -> str:
+    """Where the tests of a module belong; a leading underscore is dropped."""
+    top, _, rest = module.partition(".")
+    folders = rest.split(".") if top == "workbench" else ["kernels", *rest.split(".")]
+    return "/".join(["tests", *folders[:-1], f"test_{folders[-1].lstrip('_')}.py"])
+
+
+test_file.__test__ = False
+
+
+def test_every_module_has_its_test_file(modules, root):
+    wanted = {
+        module.name: COVERED_ELSEWHERE.get(module.name, test_file(module.name))
+        for module in modules
+        if not module.is_package and module.path.name != "__main__.py"
+    }
+    assert {name: path for name, path in wanted.items() if not (root / path).is_file()} == {}
+
+
+def test_every_exception_is_still_needed(modules, root):
+    names = {module.name for module in modules}
+    needless = {name for name in COVERED_ELSEWHERE if name not in names or (root / test_file(name)).is_file()}
+    assert needless == set()
+
+
+def test_every_triton_and_cpu_kernel_has_its_bench(modules, root):
+    kernels = [
+        module
+        for module in modules
+        if module.name.startswith(("workbench_kernels.triton.", "workbench_kernels.cpu.")) and not module.is_package
+    ]
+    missing = [m.name for m in kernels if not (root / "kernels" / "bench" / f"bench_{m.path.stem}.py").is_file()]
+    assert missing == []
+
+
+def test_the_expected_path_is_that_of_the_mirror():
+    assert test_file("workbench.core.routing") == "tests/core/test_routing.py"
+    assert test_file("workbench.routers._gate") == "tests/routers/test_gate.py"
+    assert test_file("workbench.session") == "tests/test_session.py"
+    assert test_file("workbench_kernels.triton.moe_mlp") == "tests/kernels/triton/test_moe_mlp.py"

@@ -1,0 +1,103 @@
+"""Every object that a notebook shows has an HTML form of a few rows."""
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.core import Output, Site, Spec, StepReport
+from workbench.core.mixture import MergedRouting, SlotRouting
+from workbench.core.sparse import SparseRouting
+from workbench.data import Batches, ByteTokenizer, load_tokenizer, open_corpus
+from workbench.model import KVCache, ModelConfig, Transformer
+from workbench.train import SwapReport, TrainConfig
+
+LARGEST_BYTES = 5_000
+
+
+def config() -> ModelConfig:
+    sizes = {"width": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+    return ModelConfig(vocab_size=257, num_experts=4, expert_width=8, router=Spec("top_k"), **sizes)
+
+
+def routing(num_tokens: int = 6) -> SparseRouting:
+    expert = torch.arange(2 * num_tokens).reshape(num_tokens, 2) % 4
+    return SparseRouting.from_topk(expert, torch.full((num_tokens, 2), 0.5), num_experts=4)
+
+
+def output() -> Output:
+    site = Site(layer=0, iteration=0, module="blocks.0.moe", router="top_k", routing=routing())
+    return Output(logits=torch.zeros(1, 6, 257), sites=(site,) * 4)
+
+
+def report() -> StepReport:
+    numbers = {"learning_rate": 1e-3, "grad_norm": 1.0, "tokens": 512, "tokens_per_second": 1e4, "wall_seconds": 2.0}
+    losses = {"aux_losses": {"balance": 1.0}, "aux_weights": {"balance": 0.01}}
+    bits = {f"domain {index}": 2.5 for index in range(12)}
+    return StepReport(step=3, loss=5.0, bits_per_byte=bits, **losses, **numbers)
+
+
+def batches(folder: Path) -> Batches:
+    corpus = open_corpus("token_remap")
+    tokenizer = load_tokenizer(corpus.tokenizer)
+    return Batches(corpus, tokenizer, batch_size=2, sequence_length=16, seed=0, cache_folder=folder)
+
+
+def swap() -> SwapReport:
+    fresh = tuple(f"blocks.{layer}.moe.router.gate.weight" for layer in range(8))
+    return SwapReport(before="top_k", after="switch", carried=(), fresh=fresh, num_experts=8)
+
+
+# One row per class of object: how to make one, of the size that a notebook shows, with an empty folder to use.
+INSTANCES: dict[str, Callable[[Path], object]] = {
+    "Batches": batches,
+    "Corpus": lambda folder: open_corpus("token_remap"),
+    "KVCache": lambda folder: KVCache(2),
+    "MergedRouting": lambda folder: MergedRouting(
+        num_experts=4, mixture=torch.full((1, 4), 0.25), group=torch.zeros(6).long()
+    ),
+    "ModelConfig": lambda folder: config(),
+    "Output": lambda folder: output(),
+    "SlotRouting": lambda folder: SlotRouting(num_experts=4, dispatch=torch.rand(6, 4, 1), combine=torch.rand(6, 4, 1)),
+    "SparseRouting": lambda folder: routing(),
+    "StepReport": lambda folder: report(),
+    "SwapReport": lambda folder: swap(),
+    "Tokenizer": lambda folder: ByteTokenizer(),
+    "TrainConfig": lambda folder: TrainConfig(),
+    "Transformer": lambda folder: Transformer(config()),
+}
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_the_html_is_short_and_complete(name, tmp_path):
+    shown = INSTANCES[name](tmp_path)._repr_html_()
+    assert 0 < len(shown.encode()) < LARGEST_BYTES
+    assert shown.count("<table") == shown.count("</table>") >= 1
+    assert "object at 0x" not in shown
+    assert "<script" not in shown
+
+
+def test_every_class_with_html_is_in_the_table(modules, tmp_path):
+    classes = {
+        (module.name, node.name)
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(part, ast.FunctionDef) and part.name == "_repr_html_" for part in node.body)
+    }
+    made = [type(make(tmp_path)) for make in INSTANCES.values()]
+    missing = [
+        f"{module}.{name}"
+        for module, name in sorted(classes)
+        if not any(issubclass(cls, vars(importlib.import_module(module))[name]) for cls in made)
+    ]
+    assert missing == []
+
+
+def test_text_from_outside_is_escaped():
+    shown = SwapReport(before="<b>", after="a&b", carried=(), fresh=(), num_experts=1)._repr_html_()
+    assert "<b>:" not in shown
+    assert "&lt;b&gt;" in shown

@@ -1,0 +1,33 @@
+"""One forward pass over a batch: the same for training, evaluation and the probe."""
+
+from torch import Tensor
+
+from workbench.core.context import RouteContext
+from workbench.core.records import Batch, Output
+from workbench.model.transformer import Transformer
+from workbench.train.precision import Precision, autocast
+
+__all__ = ["forward_batch"]
+
+
+def forward_batch(
+    model: Transformer, batch: Batch, context: RouteContext, precision: Precision, *, recompute: bool = False
+) -> Output:
+    """The model's output for a batch, which is moved to the model's device.
+
+    Args:
+        recompute: forget activations and make them again in backward.
+    """
+
+    def here(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(model.device)
+
+    with autocast(model.device, precision.dtype):
+        output: Output = model(
+            batch.token_ids.to(model.device),
+            mask=here(batch.mask),
+            label=here(batch.domain),
+            context=context,
+            recompute=recompute,
+        )
+    return output

@@ -1,0 +1,92 @@
+"""What all payloads need from a trace: its groups, its control events in words, and thinning that says so."""
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.trace.schema import Trace
+
+__all__ = ["control_events", "group", "sampling", "thin", "unit_words"]
+
+_UNIT_WORDS = {
+    "nat/token": "nats per token",
+    "bit/byte": "bits per byte",
+}
+
+
+def group(trace: Trace, name: str) -> xr.Dataset | None:
+    """A group of a trace, or None when it was not recorded or holds nothing."""
+    if name not in trace.children:
+        return None
+    dataset = trace[name].to_dataset()
+    return dataset if dataset.data_vars else None
+
+
+def unit_words(array: xr.DataArray) -> str:
+    """The unit of a measured variable, spelled out where it has a common name."""
+    unit = str(array.attrs.get("units", "no unit recorded"))
+    return _UNIT_WORDS.get(unit, unit)
+
+
+def sampling(dataset: xr.Dataset) -> list[str]:
+    """What the trace itself says about how it was sampled."""
+    text = dataset.attrs.get("sampling", "")
+    return [f"Recorded: {text}."] if text else []
+
+
+def thin(count: int, limit: int) -> NDArray[np.int64]:
+    """Indices of at most `limit` of `count` items, evenly spaced; the first and the last are always among them."""
+    if count <= limit:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, max(2, limit)).round().astype(np.int64))
+
+
+def control_events(trace: Trace) -> list[dict[str, Any]]:
+    """Commands that took effect, by step, in words; one for the same change in several layers."""
+    dataset = group(trace, "control")
+    if dataset is None:
+        return []
+    columns = (dataset[name].values.tolist() for name in ("applied_step", "op", "args_json", "result"))
+    merged: dict[tuple[int, str, str], tuple[list[int], str]] = {}
+    for step, op, text, result in zip(*columns, strict=True):
+        if step < 0:
+            continue
+        args = _arguments(text)
+        layer = args.pop("layer", None)
+        layers, _ = merged.setdefault((step, op, json.dumps(args, sort_keys=True)), ([], result))
+        if isinstance(layer, int):
+            layers.append(layer)
+    return [
+        {"step": step, **_label(op, json.loads(text), layers), "detail": result}
+        for (step, op, text), (layers, result) in sorted(merged.items())
+    ]
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    args = json.loads(text) if text else {}
+    return args if isinstance(args, dict) else {"value": args}
+
+
+def _label(op: str, args: dict[str, Any], layers: list[int]) -> dict[str, str]:
+    """A command in a few words for a picture, and with its arguments for a list."""
+    if op == "swap_router":
+        short, rest = f"router changed to {args.get('name', '?')}", args.get("args", {})
+    elif op == "annotate":
+        short, rest = str(args.get("text", "note")), {}
+    else:
+        short, rest = op.replace("_", " "), args
+    words = f" ({_words(rest)})" if rest else ""
+    return {"short": short, "label": f"{short}{words}{_where(layers)}"}
+
+
+def _words(args: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in args.items())
+
+
+def _where(layers: list[int]) -> str:
+    if not layers:
+        return ""
+    return f" in layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, sorted(layers)))}"

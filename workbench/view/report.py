@@ -1,0 +1,163 @@
+"""One page that shows a run to someone who has neither the run nor a network: `report.html`."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from tempfile import NamedTemporaryFile
+
+from workbench.trace.schema import Trace
+from workbench.view._facts import RunFacts, run_facts
+from workbench.view.bundle import script
+from workbench.view.container import header_of
+from workbench.view.payloads.expert_load import expert_load_payload
+from workbench.view.payloads.loss_curves import loss_curves_payload
+from workbench.view.payloads.token_strip import token_strip_payload
+from workbench.view.theme import css_variables
+
+__all__ = ["TextSample", "write_report"]
+
+_VIEWS: dict[str, Callable[[Trace], bytes]] = {
+    "loss_curves": loss_curves_payload,
+    "expert_load": expert_load_payload,
+    "token_strip": token_strip_payload,
+}
+_LINKS = {"loss_curves": "Is it learning?", "expert_load": "Which experts work?", "token_strip": "Where do tokens go?"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSample:
+    """A text that the model wrote, with what a reader needs to judge it.
+
+    Attributes:
+        prompt: what the model was given.
+        text: what the model added.
+        settings: how it was sampled, in words.
+        trained_seconds: training time of the model that wrote it [s]; None means the whole run.
+    """
+
+    prompt: str
+    text: str
+    settings: str = ""
+    trained_seconds: float | None = None
+
+
+def write_report(trace: Trace, path: str | Path, *, title: str, samples: Sequence[TextSample] = ()) -> Path:
+    """One self-contained HTML file with the views, the facts of the run and texts; it opens offline.
+
+    The file asks the network for nothing, and its content policy forbids it to. It is written beside and renamed, so an
+    older report survives a full disk.
+
+    Args:
+        trace: what was recorded; a missing group leaves a sentence where its view would be.
+        path: the file to write; its folder is created.
+        title: heading of the page.
+        samples: generated texts, shown as what they are.
+
+    Returns:
+        The path of the file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    page = _page(trace, title, samples)
+    _write_beside_and_rename(target, page)
+    return target
+
+
+def _write_beside_and_rename(target: Path, text: str) -> None:
+    """The whole file or, on any failure, the file that was there before and nothing else."""
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", newline="\n", dir=target.parent, prefix=f".{target.name}.", delete=False
+    ) as file:
+        beside = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            # A temporary file is private to its owner; a report is for showing.
+            beside.chmod(0o644)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
+    facts = run_facts(trace)
+    payloads = {name: build(trace) for name, build in _VIEWS.items()}
+    code = script(*_VIEWS)
+    assert "</script" not in code.lower(), "a view would end its own script element"
+    template = Template(files("workbench.view").joinpath("report.html").read_text("utf-8"))
+    return template.substitute(
+        title=escape(title),
+        variables=_variables(),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}",
+        script=code,
+        lead=f'<p class="lead">{escape(facts.sentence)}</p>' if facts.sentence else "",
+        made=escape(facts.made),
+        links="".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in _links(samples).items()),
+        headline="".join(
+            f"<li class='card'><b>{escape(v)}</b><span>{escape(k)}</span></li>" for k, v in facts.headline
+        ),
+        views="".join(f'<div id="{name}" data-show="{name}" data-payload="payload-{name}"></div>' for name in payloads),
+        payloads="".join(_data_block(name, payload) for name, payload in payloads.items()),
+        samples=_samples(samples, facts),
+        facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.rows),
+        domains=_domain_table(facts),
+        notes="".join(f"<p>{escape(text)}</p>" for text in _notes(list(payloads.values()))),
+    )
+
+
+def _links(samples: Sequence[TextSample]) -> dict[str, str]:
+    return {**_LINKS, **({"samples": "What does it write?"} if samples else {}), "facts": "What was run"}
+
+
+def _variables() -> str:
+    dark = css_variables(":root", "dark")
+    return f"{css_variables(':root', 'light')}\n@media (prefers-color-scheme: dark) {{ {dark} }}"
+
+
+def _data_block(name: str, payload: bytes) -> str:
+    text = base64.b64encode(payload).decode()
+    return f'<script type="text/plain" id="payload-{name}">{text}</script>\n'
+
+
+def _samples(samples: Sequence[TextSample], facts: RunFacts) -> str:
+    if not samples:
+        return ""
+    figures = []
+    for sample in samples:
+        label = facts.authorship(sample.trained_seconds)
+        caption = f"{label} {sample.settings}".strip()
+        figures.append(
+            f'<figure class="sample card"><figcaption>{escape(caption)}</figcaption>'
+            f"<pre>{escape(sample.prompt)}<mark>{escape(sample.text)}</mark></pre></figure>"
+        )
+    note = '<p class="note">Plain: the prompt. Bold: what the model added.</p>'
+    return f'<section aria-labelledby="samples"><h2 id="samples">What does it write?</h2>{note}{"".join(figures)}</section>'
+
+
+def _domain_table(facts: RunFacts) -> str:
+    if not facts.domains:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
+        for name, values in facts.domains
+    )
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("Domain", *facts.domain_columns))
+    return (
+        '<section aria-labelledby="domains"><h2 id="domains">Held-out loss by domain</h2><div class="card scroll">'
+        f'<table class="sums"><caption>{escape(facts.domain_caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _notes(payloads: Sequence[bytes]) -> list[str]:
+    """Every statement on sampling once, in the order of the views."""
+    said = [text for payload in payloads for text in header_of(payload)["statements"]]
+    fixed = "Every number on this page was read from the recorded trace of this run."
+    return [fixed, *dict.fromkeys(said)]
