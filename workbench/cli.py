@@ -2,43 +2,69 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from workbench import __version__
 from workbench.core.spec import Spec
+from workbench.core.units import human_bytes, human_count
 
 __all__ = ["main"]
 
-# what a person's mistake, a damaged file or a full disk raises; anything else is a bug and keeps its traceback.
-_MISTAKES = (ValueError, LookupError, OSError, ArithmeticError)
+# what `list` prints of each kind without --json, and what it writes before it.
+_SHOWN = {
+    "routers": {"changes": "", "arxiv": "arXiv ", "arguments": "arguments "},
+    "presets": {
+        "parameters": "parameters ",
+        "num_layers": "layers ",
+        "width": "D=",
+        "num_experts": "E=",
+        "expert_width": "F=",
+    },
+    "corpora": {"bytes": "", "title": "", "domains": "domains "},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 for a mistake of the user, 130 when interrupted."""
+    """Run one command; 0 on success, 2 for a mistake or a machine that is too small, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = options.run
-    warnings.showwarning = lambda message, *rest, **more: _say(f"workbench: warning: {message}")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: _say(f"workbench: warning: {message}")
+        try:
+            return _run(run, options)
+        except KeyboardInterrupt:
+            _say("workbench: interrupted")
+            return 130
+        except BrokenPipeError:
+            # the reader has enough; without this Python would complain when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+
+def _run(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    mistakes: tuple[type[BaseException], ...] = _commands().MISTAKES
     try:
         run(options)
-    except KeyboardInterrupt:
-        _say("workbench: stopped; what was saved can be resumed")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except _MISTAKES as error:
+        sys.stdout.flush()
+    except (BrokenPipeError, KeyError, IndexError):
+        # the last two are mistakes of ours, though they are LookupErrors.
+        raise
+    except mistakes as error:
         _say(f"workbench: error: {error}")
         return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="workbench", description="Train, watch and compare Mixture-of-Experts models.")
+    parser = argparse.ArgumentParser(
+        prog="workbench", description="Train, watch and compare Mixture-of-Experts models."
+    )
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _demo_parser(commands.add_parser("demo", help="train a tiny model, swap its router, write a report"))
@@ -64,9 +90,11 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--router", help="name or name:key=value,key=value (default the model's own)")
     parser.add_argument("--steps", type=int, default=200, help="train up to this step (default 200)")
     parser.add_argument("--seed", type=int, help="of weights, data order and noise (default 0)")
-    parser.add_argument("--out", type=Path, help="folder of the new run; runs/DATE by default")
+    parser.add_argument("--out", type=Path, help="folder of the new run; runs/run-DATE by default")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a training option, e.g. batch_size=8")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a training option, e.g. batch_size=8"
+    )
     parser.set_defaults(run=_train)
 
 
@@ -74,8 +102,9 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a run, or a folder with a checkpoint")
     parser.add_argument("text", help="the prompt")
     parser.add_argument("--max-new-tokens", type=int, default=50)
-    parser.add_argument("--greedy", action="store_true", help="always the most probable token")
-    parser.add_argument("--temperature", type=float, default=0.8)
+    drawing = parser.add_mutually_exclusive_group()
+    drawing.add_argument("--greedy", action="store_true", help="always the most probable token")
+    drawing.add_argument("--temperature", type=float, help="below 1 keeps to the probable, above 1 strays")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_generate)
@@ -95,7 +124,7 @@ def _report_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _list_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("routers", "presets", "corpora"))
+    parser.add_argument("what", choices=tuple(_SHOWN))
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=_list)
 
@@ -112,7 +141,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     fresh = {"model": options.model, "corpus": options.corpus, "router": options.router}
     given = {key: value for key, value in fresh.items() if value is not None}
-    settings = _settings(options.set or [])
+    settings = _settings(options.set)
     if options.seed is not None:
         settings["seed"] = options.seed
     if options.resume is None:
@@ -145,7 +174,12 @@ def _report(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = _commands().listing(options.what)
-    _show(rows) if options.json else _table(rows)
+    if options.json:
+        _show(rows)
+        return
+    for row in rows:
+        shown = [f"{label}{_words(key, row[key])}" for key, label in _SHOWN[options.what].items() if row[key]]
+        sys.stdout.write(f"{row['name']:18}{'; '.join(shown)}\n")
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -154,10 +188,10 @@ def _doctor(options: argparse.Namespace) -> None:
         _show(found)
         return
     for topic, content in found.items():
-        for index, entry in enumerate(content if isinstance(content, list) else [content]):
+        for entry in content if isinstance(content, list) else [content]:
+            sys.stdout.write(f"{topic}\n")
             pairs = entry.items() if isinstance(entry, dict) else [("", entry)]
-            sys.stdout.write(f"{topic}{f' {index}' if index else ''}\n")
-            sys.stdout.writelines(f"  {key.replace('_', ' '):18}{value}\n" for key, value in pairs)
+            sys.stdout.writelines(f"  {_label(key):18}{_words(key, value)}\n" for key, value in pairs)
         if content == []:
             sys.stdout.write(f"{topic}\n  none\n")
 
@@ -167,18 +201,31 @@ def _commands() -> Any:
     return import_module("workbench.commands")
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    wrong = [pair for pair in pairs if not pair.partition("=")[1]]
+    if wrong:
+        raise ValueError(f"--set expects KEY=VALUE, got {wrong[0]!r}")
     return dict(Spec.parse("train:" + ",".join(pairs)).args)
+
+
+def _label(key: str) -> str:
+    return key.removesuffix("_bytes").replace("_", " ")
+
+
+def _words(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={default}" for name, default in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    if isinstance(value, int) and key.endswith("bytes"):
+        return human_bytes(value)
+    if isinstance(value, int) and key == "parameters":
+        return human_count(value)
+    return str(value)
 
 
 def _show(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=1) + "\n")
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        name, *rest = [str(value) for value in row.values()]
-        sys.stdout.write(f"{name:18}{'  '.join(part for part in rest if part and part != 'None')}\n")
 
 
 def _say(text: str) -> None:

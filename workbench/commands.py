@@ -1,41 +1,56 @@
 """What each command of the command line does."""
 
+import inspect
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from workbench.core.check import did_you_mean
-from workbench.core.context import RouteContext
-from workbench.core.records import Batch, StepReport
-from workbench.core.units import human_bytes, human_count, human_seconds
+from workbench.core.check import at_least
+from workbench.core.records import StepReport
+from workbench.core.units import human_count, human_seconds
 from workbench.data.catalog import corpus_names, load_tokenizer, open_corpus
 from workbench.data.tokenizer import Tokenizer
 from workbench.doctor import examine
 from workbench.model.config import PRESETS, preset
-from workbench.model.generate import Sampling
-from workbench.model.text import stream_text
-from workbench.model.transformer import Transformer
 from workbench.model.folders import tokenizer_folder
+from workbench.model.generate import Sampling
+from workbench.model.recorded import Answer, record_text, write_text
+from workbench.model.transformer import Transformer
 from workbench.model.weights import load
 from workbench.routers import ROUTERS
-from workbench.session import Answer, Session
+from workbench.session import TEMPERATURE, TOP_P, Session
 from workbench.trace.files import open_trace, save_trace
 from workbench.trace.record import Recorder
 from workbench.train.config import TrainConfig
+from workbench.train.finite import NonFiniteLossError
 from workbench.train.run_folder import RunFolder
 from workbench.view.report import TextSample, write_report
 
-__all__ = ["demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
+__all__ = ["MISTAKES", "demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
+
+MISTAKES = (
+    ValueError,
+    LookupError,
+    OSError,
+    ModuleNotFoundError,
+    MemoryError,
+    NonFiniteLossError,
+    torch.OutOfMemoryError,
+)
+"""What a person's mistake, a damaged file, a full disk or a small machine raises; all else is a bug."""
 
 _DEMO_PROMPTS = ("def ", "The ", "int main(", "Der ")
+_TRACE_ENDINGS = (".zarr", ".zarr.zip", ".nc")
 _WINDOW = 1024
 
 
@@ -45,24 +60,19 @@ def demo(*, out: Path | None, steps: int, seed: int) -> None:
     config = TrainConfig(seed=seed, num_steps=steps, evaluate_every=max(1, steps // 4), checkpoint_every=100)
     with Session(model="tiny", router="switch", folder=folder, config=config) as session:
         _say(f"training {human_count(session.model.num_parameters())} parameters on corpus {session.corpus.name!r}")
-        last = _drain(session.train(steps // 2))
+        _last(session.train(steps // 2))
         _say(f"step {session.trainer.step}: {session.swap_router('top_k')}")
-        last = _drain(session.train(steps - steps // 2)) or last
+        last = _last(session.train(steps - steps // 2))
         answers = [session.ask(prompt, max_new_tokens=60, seed=seed) for prompt in _DEMO_PROMPTS]
-        for answer in answers:
-            RunFolder(folder).add_sample(_sample_of(answer))
         path = session.report(RunFolder(folder).report, title="MoE Workbench demo")
-        session.close()
     _show_demo(session, last, answers)
     _say(f"report: {path.resolve()}")
 
 
 def train(*, request: Mapping[str, Any], settings: Mapping[str, Any], steps: int, out: Path | None) -> None:
     """Train a new run up to a step."""
-    known = [f.name for f in fields(TrainConfig)]
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"no training option {name!r}{did_you_mean(name, known)}; options: {', '.join(known)}")
+    TrainConfig.check_names(settings)
+    at_least("steps", steps, 0)
     folder = out or _new_folder("run")
     with Session(**request, folder=folder, config=TrainConfig(**settings)) as session:
         _train_to(session, steps, folder)
@@ -79,36 +89,36 @@ def resume(folder: Path, *, steps: int) -> None:
 
 
 def generate(
-    folder: Path, text: str, *, max_new_tokens: int, temperature: float, stop: tuple[str, ...], seed: int
+    folder: Path, text: str, *, max_new_tokens: int, temperature: float | None, stop: tuple[str, ...], seed: int
 ) -> None:
     """Continue a text, printing it as it is written."""
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=TEMPERATURE if temperature is None else temperature, top_p=TOP_P
+    )
     model, tokenizer = _opened(folder)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
-    recompute = not model.is_causal
-    if recompute:
+    if not model.is_causal:
         _say(f"{model.config.router.name} sees later tokens: the prefix is routed anew for every token")
-    sys.stdout.write(text)
-    for step in stream_text(model, tokenizer, [text], sampling, stop=stop, seed=seed, recompute=recompute):
-        sys.stdout.write(step.new[0])
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    _write(text)
+    write_text(model, tokenizer, text, sampling, stop=stop, seed=seed, on_text=_write)
+    _write("\n")
 
 
 def trace(folder: Path, *, text: Path, out: Path) -> None:
     """Record the routing of a text file, window after window."""
+    if not out.name.endswith(_TRACE_ENDINGS) or out.is_dir():
+        raise ValueError(f"--out must be a free path that ends in {', '.join(_TRACE_ENDINGS)}; got {out}")
+    words = _read_text(text)
     model, tokenizer = _opened(folder)
-    token_ids = tokenizer.encode(_read_text(text))
+    token_ids = tokenizer.encode(words)
     if not token_ids:
-        raise ValueError(f"{text} holds no text to record; give a file with at least one token")
+        raise ValueError(f"{text} is empty; give a file with at least one token")
     attrs = {"model": json.dumps(model.config.to_json()), "tokenizer": tokenizer.name, "source": text.name}
     recorder = Recorder(attrs=attrs, decode_piece=tokenizer.piece)
-    for step, first in enumerate(range(0, len(token_ids), _WINDOW)):
-        batch = Batch(token_ids=torch.tensor([token_ids[first : first + _WINDOW]], device=model.device))
-        with torch.no_grad():
-            output = model(batch.token_ids, context=RouteContext(phase="prefill"))
-        recorder.add(batch, output, phase="prefill", step=step)
+    window = min(_WINDOW, model.config.max_positions)
+    for step, first in enumerate(range(0, len(token_ids), window)):
+        record_text(model, tokenizer, token_ids[first : first + window], recorder, step=step)
     save_trace(recorder.trace(), out)
-    _say(f"{len(token_ids)} tokens in windows of {_WINDOW}: {out.resolve()}")
+    _say(f"{len(token_ids)} tokens in windows of {window}: {out.resolve()}")
 
 
 def report(folder: Path, *, out: Path | None) -> None:
@@ -129,8 +139,10 @@ def _routers() -> list[dict[str, Any]]:
     rows = []
     for name in ROUTERS.names():
         router = ROUTERS.get(name)
-        facts = asdict(router.card)
-        rows.append({"name": name, **facts, "causal": router.causal, "steerable": router.steerable})
+        parameters = inspect.signature(router).parameters.values()
+        own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layer"]
+        arguments = {p.name: p.default for p in own}
+        rows.append({"name": name, **asdict(router.card), "causal": router.causal, "arguments": arguments})
     return rows
 
 
@@ -138,7 +150,8 @@ def _presets() -> list[dict[str, Any]]:
     rows = []
     for name in PRESETS:
         config = preset(name)
-        parameters = human_count(Transformer(config).num_parameters())
+        with torch.device("meta"):
+            parameters = Transformer(config).num_parameters()
         rows.append({"name": name, "parameters": parameters, **config.to_json()})
     return rows
 
@@ -151,7 +164,7 @@ def _corpora() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "title": corpus.card.title,
-                "size": human_bytes(sum(corpus.card.bytes.values())),
+                "bytes": sum(corpus.card.bytes.values()),
                 "domains": list(corpus.domains),
                 "licence": corpus.card.licence,
                 "is_synthetic": corpus.card.is_synthetic,
@@ -163,48 +176,45 @@ def _corpora() -> list[dict[str, Any]]:
 def _train_to(session: Session, steps: int, folder: Path) -> None:
     trainer = session.trainer
     _say(f"{human_count(session.model.num_parameters())} parameters, router {session.model.config.router}, in {folder}")
-    last = _drain(session.train(steps - trainer.step))
-    session.close()
+    try:
+        last = _last(session.train(steps - trainer.step))
+    except KeyboardInterrupt:
+        _say(f"stopped at step {trainer.step}; go on: workbench train --resume {folder} --steps {steps}")
+        raise
     if last is not None:
         seconds = human_seconds(session.trained_seconds)
         _say(f"step {last.step}: loss {last.loss:.4f} nat/token after {human_count(last.tokens)} tokens and {seconds}")
 
 
-def _drain(reports: Iterator[StepReport]) -> StepReport | None:
-    last = None
-    for last in reports:
-        pass
-    return last
+def _last(reports: Iterator[StepReport]) -> StepReport | None:
+    newest = deque(reports, maxlen=1)
+    return newest.pop() if newest else None
 
 
 def _opened(folder: Path) -> tuple[Transformer, Tokenizer]:
     model = load(folder).eval()
     own = tokenizer_folder(folder)
-    if own is None:
-        if model.config.vocab_size < load_tokenizer("byte").vocab_size:
-            raise ValueError(f"{folder} holds no tokenizer.json, and its vocabulary is too small for bytes; add one")
-        _say(f"{folder} holds no tokenizer.json: text is read byte by byte, not as the model was trained")
-    return model, load_tokenizer("byte" if own is None else own)
+    if own is not None:
+        return model, load_tokenizer(own)
+    tokenizer = load_tokenizer("byte")
+    if model.config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(f"{folder} holds no tokenizer.json, and its vocabulary is too small for bytes; add one")
+    _say(f"{folder} holds no tokenizer.json: text is read byte by byte, not as the model was trained")
+    return model, tokenizer
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        words = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text; byte {error.start} is not: convert it first") from error
+    if "\0" in words:
+        raise ValueError(f"{path} must be text; it holds a NUL character, as binary files do")
+    return words
 
 
 def _new_folder(kind: str) -> Path:
     return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _sample_of(answer: Answer) -> dict[str, Any]:
-    return {
-        "prompt": answer.prompt,
-        "text": answer.text,
-        "settings": answer.settings,
-        "trained_seconds": answer.trained_seconds,
-    }
 
 
 def _show_demo(session: Session, last: StepReport | None, answers: list[Answer]) -> None:
@@ -222,8 +232,13 @@ def _show_demo(session: Session, last: StepReport | None, answers: list[Answer])
     texts.add_column("prompt")
     texts.add_column("continued")
     for answer in answers:
-        texts.add_row(json.dumps(answer.prompt), answer.text, end_section=True)
-    console.print(texts, markup=False)
+        texts.add_row(Text(json.dumps(answer.prompt)), Text(answer.text), end_section=True)
+    console.print(texts)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,6 @@ import torch
 from workbench_kernels import backend_of
 
 from workbench import __version__
-from workbench.core.units import human_bytes
 from workbench.train.precision import has_amx, precision_of
 
 __all__ = ["examine"]
@@ -30,6 +29,7 @@ def examine() -> dict[str, Any]:
         "cpu": _cpu(),
         "memory": _memory(),
         "gpu": _gpus(),
+        "cuda": _cuda(),
         "triton": _triton(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "browser": next((found for name in _CHROMIUM if (found := shutil.which(name))), "none found"),
@@ -55,13 +55,9 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _memory() -> dict[str, Any]:
+def _memory() -> dict[str, int]:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
-    return {
-        "total": human_bytes(memory.total),
-        "available": human_bytes(memory.available),
-        "disk_free_here": human_bytes(disk.free),
-    }
+    return {"total_bytes": memory.total, "available_bytes": memory.available, "disk_free_here_bytes": disk.free}
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -70,11 +66,17 @@ def _gpus() -> list[dict[str, Any]]:
     return [
         {
             "name": torch.cuda.get_device_name(index),
-            "memory": human_bytes(torch.cuda.get_device_properties(index).total_memory),
+            "memory_bytes": torch.cuda.get_device_properties(index).total_memory,
             "capability": ".".join(str(part) for part in torch.cuda.get_device_capability(index)),
         }
         for index in range(torch.cuda.device_count())
     ]
+
+
+def _cuda() -> str:
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA, so a GPU would not be used; `make setup` chooses the build"
+    return f"torch is built for CUDA {torch.version.cuda}" + ("" if torch.cuda.is_available() else ", and finds no GPU")
 
 
 def _triton() -> str:

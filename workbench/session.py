@@ -1,24 +1,22 @@
 """The notebook facade: one object that trains, swaps routers, records, answers and shows."""
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
 from typing import Any, final
 
-import torch
-
-from workbench.core.context import RouteContext
 from workbench.core.html import facts
-from workbench.core.records import Batch, StepReport
+from workbench.core.records import StepReport
 from workbench.core.spec import Spec
 from workbench.core.units import human_count, human_seconds
 from workbench.data.corpus import Corpus
 from workbench.data.tokenizer import Tokenizer
 from workbench.model.config import ModelConfig
 from workbench.model.generate import Sampling
-from workbench.model.text import stream_text
+from workbench.model.recorded import Answer, record_text, write_text
 from workbench.model.transformer import Transformer
 from workbench.model.weights import export_hugging_face
 from workbench.trace.record import Recorder
@@ -26,38 +24,17 @@ from workbench.trace.schema import Trace
 from workbench.train.assemble import Request, resume_training, start_training
 from workbench.train.config import TrainConfig
 from workbench.train.progress import with_progress
+from workbench.train.run_folder import RunFolder
 from workbench.train.swap import SwapReport
 from workbench.train.trainer import Trainer
 from workbench.view.report import TextSample, write_report
 
-__all__ = ["Answer", "Session"]
+__all__ = ["TEMPERATURE", "TOP_P", "Session"]
 
+TEMPERATURE, TOP_P = 0.8, 0.95
+"""How texts are drawn when nobody says otherwise; see `Sampling`."""
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A text that the model wrote, and how.
-
-    Args:
-        text: what follows the prompt.
-        trained_seconds: how long the model had been trained [s].
-        trace: routing of the prompt and of every new token.
-    """
-
-    prompt: str
-    text: str
-    num_tokens: int
-    seconds: float
-    settings: str
-    trained_seconds: float
-    trace: Trace = field(repr=False)
-
-    def __str__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        speed = f"{self.num_tokens} tokens at {self.num_tokens / max(self.seconds, 1e-9):.0f} tokens/s"
-        note = f"written by a model trained for {human_seconds(self.trained_seconds)}; {self.settings}"
-        return facts("Answer", {"prompt": self.prompt, "text": self.text, "speed": speed}, note=note)
+_SHOWN_DOMAINS = 12
 
 
 @final
@@ -95,10 +72,11 @@ class Session:
         batch_size: int | None = None,
         sequence_length: int | None = None,
     ):
-        short = {"seed": seed, "batch_size": batch_size, "sequence_length": sequence_length}
-        config = replace(config or TrainConfig(), **{k: v for k, v in short.items() if v is not None})
+        short: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "sequence_length": sequence_length}
+        config = replace(config or TrainConfig(), **{key: value for key, value in short.items() if value is not None})
         request = Request(model=model, corpus=corpus, router=router, tokenizer=tokenizer)
-        self._begin(start_training(request, config, folder=None if folder is None else Path(folder)))
+        place = None if folder is None else Path(folder)
+        self._begin(start_training(request, config, folder=place), place)
 
     @classmethod
     def resume(cls, folder: str | Path) -> "Session":
@@ -107,14 +85,16 @@ class Session:
         Raises:
             FileNotFoundError: no run in the folder.
             ValueError: a damaged file, or a corpus that has changed since.
+            BlockingIOError: another process, or another session of this one, writes this run.
         """
         session = cls.__new__(cls)
-        session._begin(resume_training(Path(folder)))
+        session._begin(resume_training(Path(folder)), Path(folder))
         return session
 
-    def _begin(self, trainer: Trainer) -> None:
+    def _begin(self, trainer: Trainer, folder: Path | None) -> None:
         self.trainer = trainer
-        self.samples: list[TextSample] = []
+        self._run = None if folder is None else RunFolder(folder)
+        self.samples = [] if self._run is None else [TextSample(**sample) for sample in self._run.samples()]
 
     @property
     def model(self) -> Transformer:
@@ -134,18 +114,23 @@ class Session:
     @property
     def trace(self) -> Trace:
         """Everything recorded so far."""
-        return self._recorder.trace()
+        assert self.trainer.recorder is not None, "sessions always record"
+        return self.trainer.recorder.trace()
 
     @property
     def trained_seconds(self) -> float:
-        """How long the model has been trained [s], evaluation included."""
+        """How long the model has been trained [s]; evaluations are not counted."""
         return self.trainer.trained_seconds
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepReport]:
         """Train so many more steps; a report after each. Stop by leaving the loop, go on by calling again.
 
+        A run with a folder is saved when the loop ends, however it ends.
+
         Raises:
+            ValueError: a negative number of steps.
             NonFiniteLossError: the loss is no number any more; the model is as it was before that step.
+            CheckpointError: the disk is full; earlier checkpoints are untouched.
         """
         reports = self.trainer.run(steps)
         return with_progress(reports, steps) if progress else reports
@@ -154,13 +139,14 @@ class Session:
         """Another router in every MoE layer; experts stay, and gate weights where shapes agree.
 
         Args:
-            name: a registered router; its arguments follow by name.
+            name: a registered router; its arguments follow by name, or within the name as `top_k:top_k=4`.
 
         Raises:
             LookupError: unknown router.
             ValueError: arguments that do not fit; the old router stays.
         """
-        return self.trainer.swap(Spec.parse(name) if not arguments else Spec(name, arguments))
+        spec = Spec.parse(name)
+        return self.trainer.swap(Spec(spec.name, {**spec.args, **arguments}))
 
     def record(self, text: str) -> Trace:
         """The routing of a fixed text under the model as it is now, in all layers.
@@ -168,14 +154,9 @@ class Session:
         Raises:
             ValueError: an empty text.
         """
+        recorder, seed = self._new_recorder(), self.trainer.config.seed
         token_ids = self.tokenizer.encode(text)
-        if not token_ids:
-            raise ValueError("record needs at least one token of text, got an empty text")
-        batch = Batch(token_ids=torch.tensor([token_ids], device=self.model.device))
-        with torch.no_grad():
-            output = self.model(batch.token_ids, context=RouteContext(phase="prefill", seed=self.trainer.config.seed))
-        recorder = self._new_recorder()
-        recorder.add(batch, output, phase="prefill", step=self.trainer.step)
+        record_text(self.model, self.tokenizer, token_ids, recorder, step=self.trainer.step, seed=seed)
         return recorder.trace()
 
     def ask(
@@ -183,11 +164,11 @@ class Session:
         prompt: str,
         *,
         max_new_tokens: int = 50,
-        temperature: float = 0.8,
-        top_p: float = 0.95,
+        temperature: float = TEMPERATURE,
+        top_p: float = TOP_P,
         stop: Sequence[str] = (),
         seed: int = 0,
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] = lambda text: None,
     ) -> Answer:
         """The model's continuation of a prompt.
 
@@ -201,36 +182,31 @@ class Session:
         Raises:
             ValueError: sampling values out of range.
         """
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-        recompute = not self.model.is_causal
-        began, pieces, count, recorder = time.perf_counter(), [], 0, self._new_recorder()
-        steps = stream_text(
-            self.model, self.tokenizer, [prompt], sampling, stop=stop, seed=seed, recompute=recompute
+        recorder = self._new_recorder()
+        written = write_text(
+            self.model,
+            self.tokenizer,
+            prompt,
+            Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p),
+            recorder=recorder,
+            step=self.trainer.step,
+            stop=stop,
+            seed=seed,
+            on_text=on_text,
         )
-        for step in steps:
-            pieces.append(step.new[0])
-            if on_text is not None and step.new[0]:
-                on_text(step.new[0])
-            if step.generated is not None:
-                count += 1
-                if count == 1 or not recompute:
-                    done = step.generated
-                    recorder.add(done.batch, done.output, phase=done.phase, step=self.trainer.step)
-        settings = f"temperature {temperature}, top-p {top_p}, seed {seed}"
-        if recompute:
+        settings = f"temperature {temperature}, top-p {top_p}, seed {seed}" if temperature else "greedy"
+        if written.is_recomputed:
             settings += f"; {self.model.config.router.name} sees later tokens, so the prefix was routed anew each time"
         answer = Answer(
             prompt=prompt,
-            text="".join(pieces),
-            num_tokens=count,
-            seconds=time.perf_counter() - began,
+            text=written.text,
+            num_tokens=written.num_tokens,
+            seconds=written.seconds,
             settings=settings,
             trained_seconds=self.trained_seconds,
             trace=recorder.trace(),
         )
-        self.samples.append(
-            TextSample(prompt=prompt, text=answer.text, settings=settings, trained_seconds=answer.trained_seconds)
-        )
+        self._keep(answer)
         return answer
 
     def evaluate(self) -> dict[str, float]:
@@ -242,15 +218,17 @@ class Session:
         return write_report(self.trace, path, title=title, samples=self.samples)
 
     def export(self, folder: str | Path) -> Path:
-        """A Hugging Face folder of the model and its tokenizer.
+        """A new Hugging Face folder of the model and its tokenizer.
 
         Raises:
-            ValueError: the architecture is none of the four families; the message says what does not fit.
+            ValueError: the architecture or router is of none of the four families; the message says what does not fit.
+            FileExistsError: the folder holds something.
+            OSError: the disk is full or not writable; nothing is left behind.
         """
-        target = Path(folder)
-        export_hugging_face(self.model, target)
-        self.tokenizer.save(target)
-        return target
+        with TemporaryDirectory() as tokenizer:
+            self.tokenizer.save(Path(tokenizer))
+            export_hugging_face(self.model, folder, tokenizer=tokenizer)
+        return Path(folder)
 
     def close(self) -> None:
         """Write what is pending and let go of the run's files; the model stays usable."""
@@ -259,25 +237,36 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._recorder.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.trainer.close()
+        else:
+            self.trainer.release()
 
-    @property
-    def _recorder(self) -> Recorder:
-        assert self.trainer.recorder is not None, "sessions always record"
-        return self.trainer.recorder
+    def _keep(self, answer: Answer) -> None:
+        sample = TextSample(
+            prompt=answer.prompt, text=answer.text, settings=answer.settings, trained_seconds=answer.trained_seconds
+        )
+        self.samples.append(sample)
+        if self._run is not None:
+            self._run.add_sample(asdict(sample))
 
     def _new_recorder(self) -> Recorder:
         attrs = {"model": json.dumps(self.model.config.to_json()), "tokenizer": self.tokenizer.name}
         return Recorder(attrs=attrs, decode_piece=self.tokenizer.piece)
 
     def _repr_html_(self) -> str:
+        domains = self.corpus.domains
+        more = f" and {len(domains) - _SHOWN_DOMAINS} more" if len(domains) > _SHOWN_DOMAINS else ""
         rows = {
             "model": f"{human_count(self.model.num_parameters())} parameters, {self.model.config.num_layers} blocks",
             "router": str(self.model.config.router),
-            "corpus": f"{self.corpus.name}: {', '.join(self.corpus.domains)}",
+            "corpus": f"{self.corpus.name}: {', '.join(domains[:_SHOWN_DOMAINS])}{more}",
             "step": self.trainer.step,
             "tokens seen": human_count(self.trainer.tokens),
             "products in": f"{self.trainer.precision.dtype}, because {self.trainer.precision.reason}",
+            "kept in": "memory" if self._run is None else self._run.path,
         }
         return facts("Session", rows, note=f"trained for {human_seconds(self.trained_seconds)}")

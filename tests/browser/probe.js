@@ -3,7 +3,11 @@ window.probe = (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const isShown = (node) => node.offsetParent !== null;
   const outline = (node) => node.outerHTML.slice(0, 100);
-  const channels = (text) => (text.match(/[\d.]+/g) || []).map(Number);
+  // The browser computes `rgb(1, 2, 3)` or, for a mixed colour, `color(srgb 0.1 0.2 0.3)`.
+  const channels = (text) => {
+    const values = (text.replace("srgb", "").match(/[\d.]+/g) || []).map(Number);
+    return text.startsWith("color(") ? [...values.slice(0, 3).map((v) => v * 255), ...values.slice(3)] : values;
+  };
   const pixels = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
 
   const luminance = (rgb) => {
@@ -40,15 +44,15 @@ window.probe = (() => {
     }),
 
     // Which cell does the view itself say a place belongs to, and which colour has most of that cell?
-    heatmap: () => {
+    heatmap: (stride) => {
       const canvas = document.querySelector(".moe-expert_load canvas[aria-label^='Load of']");
       const readout = document.querySelector(".moe-readout");
       const { data } = pixels(canvas);
       const box = canvas.getBoundingClientRect();
       const ratio = canvas.width / box.width;
       const votes = {};
-      for (let y = 1; y < box.height; y += 3) {
-        for (let x = 1; x < box.width; x += 3) {
+      for (let y = 1; y < box.height; y += stride) {
+        for (let x = 1; x < box.width; x += stride) {
           readout.textContent = "";
           const place = { clientX: box.left + x, clientY: box.top + y, bubbles: true };
           canvas.dispatchEvent(new PointerEvent("pointerdown", place));
@@ -86,7 +90,7 @@ window.probe = (() => {
 
     worstContrast: () => {
       let worst = [99, ""];
-      const skip = "[hidden], .moe-faded, .moe-hidden, .moe-dropped, .moe-token-text";
+      const skip = "[hidden], .moe-faded, .moe-hidden, .moe-dropped .moe-band";
       for (const node of all(".moe-view :is(h3, p, span, b, button, td, th, dt, dd, li, select, caption, small)")) {
         const { color } = getComputedStyle(node);
         if (!node.textContent.trim() || node.closest(skip)) continue;

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def report(samples, tmp_path):
     """The address of a report."""
-    sample = TextSample(prompt="Once upon", text=" a <b>time</b>", settings="Greedy.")
+    sample = TextSample(prompt="Once upon", text=" a <b>time</b>", settings="greedy")
     return write_report(samples.whole_trace(), tmp_path / "report.html", title="A run", samples=[sample]).as_uri()
 
 
@@ -45,7 +45,7 @@ def test_one_selection_goes_through_all_views(new_page, report, settle):
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     strip = page.locator(".moe-token_strip")
-    assert strip.get_by_label("Layer").input_value() == "1"
+    assert strip.get_by_role("combobox", name="Layer").input_value() == "1"
     assert strip.locator("[data-expert='1']").get_attribute("aria-pressed") == "true"
     page.locator(".moe-loss_curves canvas").first.focus()
     for key in ("Home", "Enter"):

@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from workbench.trace import synthetic_trace
+from workbench.view.payloads import token_strip_payload
 from workbench.view.theme import okabe_ito
 
 pytestmark = pytest.mark.browser
@@ -52,7 +54,7 @@ def routing(samples):
 def test_every_token_carries_the_number_and_colour_of_its_expert(open_view, payload_of, routing):
     page = open_view("token_strip", payload_of("token_strip", routing=routing))
     for layer in (0, 3):
-        page.get_by_label("Layer").select_option(str(layer))
+        page.get_by_role("combobox", name="Layer").select_option(str(layer))
         chosen = routing["expert"].values[layer, :, 0]
         kept = routing["kept"].values[layer, :, 0]
         for band, expert, is_kept in zip(page.evaluate(BANDS), chosen, kept, strict=True):
@@ -146,7 +148,9 @@ def test_more_than_sixteen_experts_keep_eight_hues_and_all_numbers(open_view, pa
     counts = np.bincount(chosen, minlength=64)
     assert len(coloured) == 8
     assert counts[sorted(coloured)].min() >= np.sort(counts)[-8]
-    assert "the eight experts chosen most often here" in page.locator(".moe-rule").nth(1).text_content()
+    assert (
+        "the eight experts chosen most often here" in page.locator(".moe-strip-main > .moe-rule").nth(1).text_content()
+    )
 
 
 def test_an_expert_pressed_in_the_legend_stands_out_alone(open_view, payload_of, routing):
@@ -175,9 +179,9 @@ def test_a_token_keeps_its_place_while_the_probe_text_is_read_again(open_view, p
     page = open_view("token_strip", payload_of("token_strip", routing=routing))
     count = routing.sizes["token"] // 3
     page.locator(f"[data-token='{2 * count + 5}']").click()
-    page.get_by_label("Step").press("Home")
+    page.get_by_role("slider", name="Step").press("Home")
     assert_detail(page, routing, 5)
-    page.get_by_label("Step").press("ArrowRight")
+    page.get_by_role("slider", name="Step").press("ArrowRight")
     assert_detail(page, routing, count + 5)
     moved = int((routing["expert"].values[0, :count, 0] != routing["expert"].values[0, count : 2 * count, 0]).sum())
     assert f"Since step 50, {moved} (" in page.locator(".moe-lead").text_content()
@@ -197,7 +201,7 @@ def test_after_a_swap_the_router_of_the_passage_is_named(open_view, payload_of, 
     page = open_view("token_strip", payload_of("token_strip", routing=samples.routing_group(probe, swap_step=120)))
     assert "routed by expert_choice," in page.locator(".moe-lead").text_content()
     assert "Since step 100 (top_k)," in page.locator(".moe-lead").text_content()
-    page.get_by_label("Step").press("Home")
+    page.get_by_role("slider", name="Step").press("Home")
     assert "routed by top_k," in page.locator(".moe-lead").text_content()
 
 
@@ -223,8 +227,17 @@ def test_the_table_says_the_same(open_view, payload_of, routing):
 
 
 def test_a_thousand_tokens_of_64_layers_are_picked_within_a_frame_or_few(open_view, payload_of, samples):
-    routing = samples.routing_group((("eval", 1, "word " * 512),), layers=64, experts=64, slots=1)
+    routing = samples.routing_group((("eval", 1, "word," * 512),), layers=64, experts=64, slots=1)
     page = open_view("token_strip", payload_of("token_strip", routing=routing))
     assert page.locator(".moe-token").count() == 1024
     milliseconds = page.evaluate("() => probe.pickMilliseconds(500)")
     assert milliseconds < 500, "a generous limit for a loaded machine; the study asks for far less"
+
+
+def test_a_made_up_trace_wears_a_badge_and_a_measured_one_does_not(open_view, payload_of, routing, send):
+    page = open_view("token_strip", token_strip_payload(synthetic_trace(num_tokens=12, phase="prefill")))
+    assert page.locator(".moe-badge").text_content() == "synthetic"
+    assert page.locator(".moe-badge").is_visible()
+    assert "no model was measured" in page.locator(".moe-notes").text_content()
+    send(page, payload_of("token_strip", routing=routing))
+    assert not page.locator(".moe-badge").is_visible()

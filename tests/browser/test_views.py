@@ -120,7 +120,7 @@ def test_damaged_bytes_are_a_sentence_not_a_blank(browser, tmp_path, payload_of,
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_open_table_follows_new_numbers(open_view, payload_of, samples, view, send):
     groups = {
-        "expert_load": [{"load": samples.load_group(steps=3, layers=n)} for n in (2, 5)],
+        "expert_load": [{"load": samples.load_group(steps=3, layers=n, dead=None)} for n in (2, 5)],
         "loss_curves": [{"run": samples.run_group(steps=n)} for n in (2, 5)],
         "token_strip": [{"routing": samples.routing_group((("eval", 1, text),))} for text in ("a b", "a b c d e")],
     }[view]

@@ -65,6 +65,11 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
         open_corpus(tmp_path / "lost.jsonl")
 
 
+def test_a_path_with_a_colon_is_a_path(write, tmp_path):
+    path = write("a:b=c.txt", "word " * 5000)
+    assert open_corpus(str(path), cache_folder=tmp_path).domains == ("a:b=c",)
+
+
 def test_a_path_opens_a_persons_own_text(write, tmp_path):
     path = write("mine.txt", "word " * 5000)
     assert isinstance(open_corpus(str(path), cache_folder=tmp_path), UserCorpus)

@@ -45,6 +45,20 @@ def test_a_domain_with_two_documents_is_refused_with_what_to_do(jsonl, tmp_path)
         UserCorpus(jsonl(a=9, b=2), cache_folder=tmp_path)
 
 
+def test_a_label_with_too_many_values_is_refused_with_examples(jsonl, tmp_path):
+    path = jsonl(**{f"id{n:04d}": 3 for n in range(257)})
+    with pytest.raises(
+        ValueError, match=r"at most 256 domains in .*, got 257, for instance 'id0000', 'id0001', 'id0002'"
+    ):
+        UserCorpus(path, cache_folder=tmp_path)
+
+
+def test_a_folder_keeps_its_whole_name_and_a_file_loses_its_ending(write, tmp_path):
+    path = write("my.data/a.txt", "word " * 5000)
+    assert UserCorpus(path.parent, cache_folder=tmp_path).name == "my.data"
+    assert UserCorpus(path, cache_folder=tmp_path).name == "a"
+
+
 @pytest.mark.parametrize("content", ["", "\n\n  \n"])
 @pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl"])
 def test_an_empty_file_is_refused(write, tmp_path, name, content):

@@ -36,8 +36,3 @@ def test_inputs_are_cast_where_autocast_is_on():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = [tensor.dtype for tensor in autocast_inputs(*tensors)]
     assert cast == [torch.bfloat16, torch.bfloat16, torch.float64]
-
-
-def test_inputs_of_another_device_are_not_cast():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert autocast_inputs(torch.ones(1, device="meta"))[0].dtype == torch.float32

@@ -9,7 +9,9 @@ from workbench.model.transformer import Transformer
 
 def test_a_configuration_survives_json(make_config):
     router = Spec("top_k", {"top_k": 3, "renormalise": False})
-    config = make_config(router=router, dense_layers=(1,), dense_width=40, clip_qkv=2.5, qk_norm="width", shared_width=8)
+    config = make_config(
+        router=router, dense_layers=(1,), dense_width=40, clip_qkv=2.5, qk_norm="width", shared_width=8
+    )
     assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
@@ -38,7 +40,9 @@ def test_the_reference_is_that_of_the_issue():
 
 
 def test_an_unknown_preset_is_named_with_those_that_exist():
-    with pytest.raises(LookupError, match=r"no model preset 'smal' \(did you mean 'small'\?\); presets: tiny, small, base"):
+    with pytest.raises(
+        LookupError, match=r"no model preset 'smal' \(did you mean 'small'\?\); presets: tiny, small, base"
+    ):
         preset("smal")
     assert set(PRESETS) == {"tiny", "small", "base"}
 
@@ -63,7 +67,9 @@ def test_sizes_that_do_not_fit_are_refused(make_config, changes, message):
 def test_an_unknown_norm_is_refused(make_config):
     config = make_config()
     object.__setattr__(config, "qk_norm", "heads")  # past the shape checks, which only the tests have
-    with pytest.raises(ValueError, match=r"qk_norm must be one of none, head, width; got 'heads' \(did you mean 'head'"):
+    with pytest.raises(
+        ValueError, match=r"qk_norm must be one of none, head, width; got 'heads' \(did you mean 'head'"
+    ):
         config.__post_init__()
 
 
@@ -72,7 +78,9 @@ def test_a_saved_field_that_is_unknown_or_missing_is_named(make_config):
     with pytest.raises(ValueError, match=r"unknown model field 'num_expert' \(did you mean 'num_experts'\?\)"):
         ModelConfig.from_json(data | {"num_expert": 4})
     del data["head_dim"], data["router"]
-    with pytest.raises(ValueError, match="the model configuration lacks head_dim, router; it was saved by another version"):
+    with pytest.raises(
+        ValueError, match="the model configuration lacks head_dim, router; it was saved by another version"
+    ):
         ModelConfig.from_json(data)
 
 

@@ -29,9 +29,9 @@ def test_a_run_stands_for_its_newest_whole_checkpoint(tmp_path):
 
 
 def test_no_folder_and_no_model_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mistralai/Mixtral-8x7B-v0.1 is not a folder.*Nothing is downloaded"):
+    with pytest.raises(FileNotFoundError, match=r"mistralai/Mixtral-8x7B-v0.1 is not a folder.*Nothing is downloaded"):
         model_folder("mistralai/Mixtral-8x7B-v0.1")
-    with pytest.raises(FileNotFoundError, match="holds no model: neither config.json .* nor checkpoints/step_"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model: neither config.json .* nor checkpoints/step_"):
         model_folder(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_only_the_files_of_a_tokenizer_are_copied(tmp_path):
     (target := tmp_path / "b").mkdir()
     copy_tokenizer(source, target)
     assert sorted(p.name for p in target.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
-    with pytest.raises(FileNotFoundError, match="holds no tokenizer.json; give the folder of a tokenizer"):
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer.json; give the folder of a tokenizer"):
         copy_tokenizer(target / "..", target)
 
 

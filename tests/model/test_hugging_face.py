@@ -44,7 +44,12 @@ def test_the_families_differ_in_what_they_are_known_for():
     assert [n for n, c in read.items() if c.shared_width and c.shared_gate] == ["qwen2_moe"]
     assert [n for n, c in read.items() if c.router.args["renormalise"]] == ["mixtral"]
     assert {n: c.head_dim for n, c in read.items()} == {"mixtral": 8, "olmoe": 8, "qwen2_moe": 8, "qwen3_moe": 16}
-    assert {n: c.expert_width for n, c in read.items()} == {"mixtral": 48, "olmoe": 48, "qwen2_moe": 24, "qwen3_moe": 24}
+    assert {n: c.expert_width for n, c in read.items()} == {
+        "mixtral": 48,
+        "olmoe": 48,
+        "qwen2_moe": 24,
+        "qwen3_moe": 24,
+    }
 
 
 def test_the_router_is_top_k_with_the_familys_arguments():
@@ -204,11 +209,13 @@ def test_a_wrong_value_is_named(changes, message):
 def test_a_missing_size_is_named():
     source = source_of("qwen2_moe")
     del source["moe_intermediate_size"]
-    with pytest.raises(ValueError, match="config.json lacks 'moe_intermediate_size'; copy it again from its source"):
+    with pytest.raises(ValueError, match=r"config.json lacks 'moe_intermediate_size'; copy it again from its source"):
         read_config(source)
 
 
-@pytest.mark.parametrize(("kind", "hint"), [("qwen2_mo", r" \(did you mean 'qwen2_moe'\?\)"), ("llama", ""), (None, "")])
+@pytest.mark.parametrize(
+    ("kind", "hint"), [("qwen2_mo", r" \(did you mean 'qwen2_moe'\?\)"), ("llama", ""), (None, "")]
+)
 def test_another_architecture_is_refused_with_the_families(kind, hint):
     message = (
         rf"model_type {kind!r} is not supported{hint}; the families are Mixtral \(mixtral\), OLMoE \(olmoe\), "

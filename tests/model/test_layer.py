@@ -41,7 +41,9 @@ def test_its_site_says_where_and_who(make_model):
 def test_a_router_may_read_the_stream_before_the_norm(make_model, monkeypatch):
     layer, stream, seen = make_model().blocks[0].feed_forward, torch.randn(4, 32), []
     inner = type(layer.router).forward
-    monkeypatch.setattr(type(layer.router), "forward", lambda self, x, context: seen.append(x) or inner(self, x, context))
+    monkeypatch.setattr(
+        type(layer.router), "forward", lambda self, x, context: seen.append(x) or inner(self, x, context)
+    )
     layer(stream, RouteContext())
     monkeypatch.setattr(layer.router, "reads_stream", True)
     layer(stream, RouteContext())

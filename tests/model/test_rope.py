@@ -15,7 +15,9 @@ def complex_rotation(x: torch.Tensor, position: torch.Tensor, theta: float) -> t
 def test_it_is_a_complex_rotation(assert_close):
     x, position = torch.randn(6, 3, 8), torch.tensor([0, 1, 2, 50, 127, 7])
     for theta in (100.0, 10_000.0):
-        assert_close(rotate(x, rotation(position, 8, theta)).double(), complex_rotation(x, position, theta), dtype=x.dtype)
+        assert_close(
+            rotate(x, rotation(position, 8, theta)).double(), complex_rotation(x, position, theta), dtype=x.dtype
+        )
 
 
 def test_position_0_turns_nothing():

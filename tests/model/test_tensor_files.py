@@ -56,21 +56,25 @@ def test_views_of_one_tensor_are_written_apart(tmp_path):
 def test_a_truncated_file_is_named(folder, keep):
     file = sorted(folder.glob("*.safetensors"))[-1]
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="is damaged or truncated .* bytes\\); copy it again from its source") as caught:
+    with pytest.raises(
+        ValueError, match=r"is damaged or truncated .* bytes\); copy it again from its source"
+    ) as caught:
         TensorFiles(folder)
     assert str(file) in str(caught.value)
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(ValueError, match="model.safetensors is damaged or truncated"):
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged or truncated"):
         TensorFiles(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path):
     write_shards(tmp_path, TENSORS, 50)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="lacks 1 of the 2 shards .* first model-00002-of-00002.safetensors; copy"):
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks 1 of the 2 shards .* first model-00002-of-00002.safetensors; copy"
+    ):
         TensorFiles(tmp_path)
 
 
@@ -105,7 +109,9 @@ def test_a_folder_without_weights_says_what_is_looked_for(tmp_path):
 
 def test_pickled_weights_are_not_opened(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ValueError, match="holds pytorch_model.bin but no model.safetensors; pickled weights can run code"):
+    with pytest.raises(
+        ValueError, match=r"holds pytorch_model.bin but no model.safetensors; pickled weights can run code"
+    ):
         TensorFiles(tmp_path)
 
 
@@ -142,7 +148,7 @@ def test_a_full_disk_leaves_the_earlier_file_intact(tmp_path, full_disk):
 
 def test_a_full_disk_leaves_nothing_of_a_new_folder(tmp_path, full_disk):
     folder = tmp_path / "export"
-    with full_disk(2000), pytest.raises(OSError, match="nothing was left behind"), written_beside(folder) as part:
+    with full_disk(2000), pytest.raises(OSError, match=r"nothing was left behind"), written_beside(folder) as part:
         part.mkdir()
         write_json(part / "config.json", {})
         write_tensors(part / "model.safetensors", {"a": torch.ones(10_000)})

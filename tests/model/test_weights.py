@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench.core import Spec
+from workbench.model.transformer import Transformer
 from workbench.model.weights import export_hugging_face, load, load_model, save_model
 
 CASES = ("mixtral", "mixtral-tied", "olmoe", "olmoe-clipped", "qwen2", "qwen2-dense", "qwen3", "qwen3-dense")
@@ -72,7 +73,10 @@ def test_saving_again_replaces_the_model(make_model, tmp_path):
 
 def test_a_full_disk_leaves_the_earlier_model(make_model, tmp_path, full_disk):
     save_model(make_model(seed=0), tmp_path)
-    with full_disk(20_000), pytest.raises(OSError, match="could not write .*; the earlier model.safetensors is intact"):
+    with (
+        full_disk(20_000),
+        pytest.raises(OSError, match=r"could not write .*; the earlier model.safetensors is intact"),
+    ):
         save_model(make_model(seed=1, tie_embeddings=False), tmp_path)
     assert_same_weights(load(tmp_path), make_model(seed=0))
     assert len(list(tmp_path.iterdir())) == 2
@@ -81,12 +85,14 @@ def test_a_full_disk_leaves_the_earlier_model(make_model, tmp_path, full_disk):
 def test_a_model_of_another_format_is_refused(make_model, tmp_path):
     save_model(make_model(), tmp_path)
     (tmp_path / "model.json").write_text('{"format": "moe-workbench.model/9", "config": {}}')
-    with pytest.raises(ValueError, match="must have format 'moe-workbench.model/1' .* got format 'moe-workbench.model/9'"):
+    with pytest.raises(
+        ValueError, match=r"must have format 'moe-workbench.model/1' .* got format 'moe-workbench.model/9'"
+    ):
         load(tmp_path)
     (tmp_path / "model.json").write_text('{"format":')
-    with pytest.raises(ValueError, match="model.json is damaged"):
+    with pytest.raises(ValueError, match=r"model.json is damaged"):
         load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="holds no model.json; give a folder that save_model wrote"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model.json; give a folder that save_model wrote"):
         load_model(tmp_path / "checkpoints")
 
 
@@ -161,7 +167,7 @@ def test_tensors_that_repeat_the_model_are_passed_over(copied, checkpoint):
     assert_same_weights(load(folder), load(checkpoint("olmoe-clipped")))
     tensors["lm_head.weight"][3, 3] += 1
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(ValueError, match="tie_word_embeddings is true, and lm_head.weight differs from"):
+    with pytest.raises(ValueError, match=r"tie_word_embeddings is true, and lm_head.weight differs from"):
         load(folder)
 
 
@@ -200,13 +206,13 @@ def test_missing_experts_are_named(copied):
 def test_an_export_never_replaces_anything(make_model, tmp_path, full_disk):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="there exists and is not empty; export into a new folder"):
+    with pytest.raises(FileExistsError, match=r"there exists and is not empty; export into a new folder"):
         export_hugging_face(make_model(), tmp_path / "there")
-    with full_disk(30_000), pytest.raises(OSError, match="could not write .*new .*nothing was left behind"):
+    with full_disk(30_000), pytest.raises(OSError, match=r"could not write .*new .*nothing was left behind"):
         export_hugging_face(make_model(), tmp_path / "new")
-    with pytest.raises(ValueError, match="router 'switch' has no Hugging Face form"):
+    with pytest.raises(ValueError, match=r"router 'switch' has no Hugging Face form"):
         export_hugging_face(make_model(router=Spec("switch")), tmp_path / "new")
-    with pytest.raises(FileNotFoundError, match="holds no tokenizer.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer.json"):
         export_hugging_face(make_model(), tmp_path / "new", tokenizer=tmp_path / "there")
     assert [p.name for p in tmp_path.rglob("*")] == ["there", "notes.txt"]
 
@@ -220,3 +226,41 @@ def test_a_tokenizer_goes_along_with_its_ids(make_model, tmp_path):
     assert (tmp_path / "export" / "tokenizer.json").read_text() == (source / "tokenizer.json").read_text()
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     assert (config["eos_token_id"], config["bos_token_id"]) == (5, None)
+
+
+PEAK = """
+import sys, threading
+from pathlib import Path
+import torch
+from workbench.model.weights import load
+
+def anonymous_bytes():
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+before, peak, done = anonymous_bytes(), 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, anonymous_bytes())
+threading.Thread(target=watch).start()
+model = load(sys.argv[1])
+done.set()
+size = sum(p.nbytes for p in model.parameters())
+print((max(peak, anonymous_bytes()) - before) / size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_loading_takes_the_memory_of_one_model(make_config, tmp_path, kind):
+    model = Transformer(make_config(width=512, num_experts=16, expert_width=1024))
+    for parameter in model.parameters():
+        parameter.data.fill_(0.5)
+    write = save_model if kind == "ours" else export_hugging_face
+    write(model, tmp_path / "model")
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path / "model"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert 0.9 < float(run.stdout) < 1.15

@@ -60,11 +60,11 @@ def test_two_tokens_worked_by_hand(two_tokens):
 
 
 def test_load_sums_to_one_in_every_step_and_layer(forward):
-    recorder = Recorder()
-    for step in range(1, 80):
-        recorder.add(*forward(columns=5, seed=step), phase="train", step=step)
+    recorder, passes = Recorder(block_steps=8), [forward(columns=5, seed=seed) for seed in range(7)]
+    for step in range(1, 24):
+        recorder.add(*passes[step % 7], phase="train", step=step)
     load = recorder.trace()["load"]["load"]
-    assert load.shape == (79, 2, 4)
+    assert load.shape == (23, 2, 4)
     np.testing.assert_allclose(load.sum("expert"), 1, rtol=1e-6)
 
 
@@ -167,27 +167,24 @@ def test_padding_is_left_out_and_does_not_move_positions(outputs):
 
 
 def test_a_swap_adds_a_site_widens_slots_and_experts_and_pads_what_was_before(forward):
-    recorder = Recorder(sampling=Sampling(train_every=1))
-    for step in range(1, 101):
-        router = (
-            {"experts": 4, "top_k": 1, "router": "top_k"}
-            if step <= 70
-            else {"experts": 6, "top_k": 3, "router": "mask"}
-        )
-        recorder.add(*forward(columns=2, layers=1, seed=step, **router), phase="train", step=step)
+    recorder = Recorder(sampling=Sampling(train_every=1), block_steps=8)
+    old = forward(columns=2, layers=1, experts=4, top_k=1, router="top_k")
+    new = forward(columns=2, layers=1, experts=6, top_k=3, router="mask")
+    for step in range(1, 31):
+        recorder.add(*(old if step <= 20 else new), phase="train", step=step)
     trace = recorder.trace()
     assert validate(trace) == []
     routing = trace["routing"]
     assert routing["router"].values.tolist() == ["top_k", "mask"]
     assert routing["num_experts"].values.tolist() == [4, 6]
     assert routing.sizes["slot"] == 3
-    before, after = routing["step"].values <= 70, routing["step"].values > 70
+    before, after = routing["step"].values <= 20, routing["step"].values > 20
     assert (routing["expert"].values[0][before][:, 1:] == -1).all()
     assert (routing["expert"].values[1][after] >= 0).all()
     np.testing.assert_array_equal(routing["is_routed"].values, [before, after])
     load = trace["load"]["load"].values
-    assert np.isnan(load[:70, 0, 4:]).all()
-    assert not np.isnan(load[70:]).any()
+    assert np.isnan(load[:20, 0, 4:]).all()
+    assert not np.isnan(load[20:]).any()
 
 
 def test_layers_may_differ_in_slots_and_in_experts(outputs):
@@ -246,7 +243,15 @@ def test_slot_and_merged_routings_are_recorded_with_every_expert(outputs):
 
 
 def test_reports_and_events_fill_run_control_and_offload(forward, report):
-    swap = ControlEvent(op="swap_router", args={"name": "mask"}, time_ns=5, actor="ana", accepted_step=1, applied_step=2, result="ok")  # fmt: skip
+    swap = ControlEvent(
+        op="swap_router",
+        args={"name": "mask", "args": {"threshold": 0.5}},
+        time_ns=5,
+        actor="ana",
+        accepted_step=1,
+        applied_step=2,
+        result="experts kept",
+    )
     miss = CacheEvent(time_ns=7, step=2, token=0, key=ExpertKey(1, 3), kind="miss", bytes=64, stall_seconds=0.5)
     recorder = Recorder()
     recorder.add(*forward(), phase="train", step=1, report=report(1, bits_per_byte={"code": 2.0}))
@@ -278,36 +283,38 @@ def test_tallies_of_all_ranks_win_over_what_this_process_saw(forward, report):
 
 
 def test_memory_and_disk_hold_the_same_trace(forward, report, tmp_path):
-    traces = []
+    traces, passes = [], [forward(seed=seed) for seed in range(3)]
     for writer in (None, TraceWriter(tmp_path / "a.zarr")):
-        recorder = Recorder(writer, attrs={"created_at": "now"}, decode_piece=chr)
-        for step in range(1, 140):
-            recorder.add(*forward(seed=step), phase="train", step=step, report=report(step))
+        recorder = Recorder(writer, attrs={"created_at": "now"}, decode_piece=chr, block_steps=4)
+        for step in range(1, 24):
+            recorder.add(*passes[step % 3], phase="train", step=step, report=report(step))
         traces.append(recorder.trace().load())
         recorder.close()
     xr.testing.assert_identical(*traces)
 
 
 def test_reading_the_trace_does_not_change_what_is_recorded_later(forward):
-    calm, watched = Recorder(attrs={"created_at": "now"}), Recorder(attrs={"created_at": "now"})
-    for step in range(1, 100):
+    calm, watched = (Recorder(attrs={"created_at": "now"}, block_steps=8) for _ in range(2))
+    passes = [forward(seed=seed) for seed in range(3)]
+    for step in range(1, 30):
         for recorder in (calm, watched):
-            recorder.add(*forward(seed=step), phase="train", step=step)
-        watched.trace()
+            recorder.add(*passes[step % 3], phase="train", step=step)
+        if step % 5 == 0:
+            watched.trace()
     xr.testing.assert_identical(calm.trace(), watched.trace())
 
 
 def test_rewind_forgets_what_came_after(forward, report):
-    recorder = Recorder(sampling=Sampling(train_every=1))
-    for step in [*range(1, 91), *range(41, 61)]:
-        if step == 41 and recorder.trace()["run"]["step"].values[-1] == 90:
-            recorder.rewind(40)
-        recorder.add(*forward(seed=step), phase="train", step=step, report=report(step))
+    recorder, one = Recorder(sampling=Sampling(train_every=1), block_steps=8), forward()
+    for steps in (range(1, 21), range(11, 16)):
+        recorder.rewind(steps.start - 1)
+        for step in steps:
+            recorder.add(*one, phase="train", step=step, report=report(step))
     trace = recorder.trace()
     assert validate(trace) == []
     for group in ("run", "load"):
-        assert trace[group]["step"].values.tolist() == list(range(1, 61))
-    assert np.unique(trace["routing"]["step"]).tolist() == list(range(1, 61))
+        assert trace[group]["step"].values.tolist() == list(range(1, 16))
+    assert np.unique(trace["routing"]["step"]).tolist() == list(range(1, 16))
 
 
 def test_what_must_be_refused(forward):
@@ -317,7 +324,7 @@ def test_what_must_be_refused(forward):
         recorder.add(*forward(), phase="prefill", step=2)
     with pytest.raises(ValueError, match=r"a decode step of 3 rows follows a prefill of 2; .* sequence="):
         recorder.add(*forward(rows=3, columns=1), phase="decode", step=3)
-    with pytest.raises(TypeError, match="attribute 'config' must be text, .* got dict; give a mapping as JSON text"):
+    with pytest.raises(TypeError, match=r"attribute 'config' must be text, .* got dict; give a mapping as JSON text"):
         Recorder(attrs={"config": {"width": 1}})
 
 

@@ -137,7 +137,7 @@ def text_array(words: list[str]) -> np.ndarray:
 
 def control_group(step: int = 120) -> xr.Dataset:
     args = {"name": "expert_choice", "args": {"capacity_factor": 2.0}}
-    result = "top_k -> expert_choice: all 16 experts per layer kept with their optimiser state; 4 router tensors carried over"
+    result = "top_k -> expert_choice: all 16 experts per layer kept with their optimiser state; 4 carried over"
     return xr.Dataset(
         {
             "time_ns": ("event", np.array([10**18]), {"units": "ns"}),

@@ -18,5 +18,12 @@ LEGEND = {
     "A": "assignments",
     "G": "groups of tokens or of experts",
     "H": "attention heads",
-    "M": "what a router remembers of a token",
+    "M": "what a router mixes over a token's past",
+    "W": "what a router keeps of a token in the cache; the width of a projection",
+    "Q": "width of one attention head",
+    "P": "columns of attention, cached ones included; experts picked from a plan",
+    "J": "guesses of the next layer's experts",
+    "I": "inputs of a linear map",
+    "O": "outputs of a linear map",
+    "X": "tokens with a target",
 }

@@ -37,9 +37,8 @@ def open_corpus(name_or_path: str | Path, *, cache_folder: Path | None = None) -
         ValueError: the text cannot be used; the message says where and why.
     """
     text = str(name_or_path)
-    spec = Spec.parse(text) if isinstance(name_or_path, str) and ":" in text else Spec(text)
-    if isinstance(name_or_path, str) and spec.name in CORPORA.names():
-        corpus = spec.build(CORPORA)
+    if isinstance(name_or_path, str) and text.partition(":")[0] in CORPORA.names():
+        corpus = Spec.parse(text).build(CORPORA)
         assert isinstance(corpus, Corpus)
         return corpus
     path = Path(name_or_path).expanduser()

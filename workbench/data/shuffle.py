@@ -43,4 +43,5 @@ def _mixed(value: UInt64[np.ndarray, "places"]) -> UInt64[np.ndarray, "places"]:
     # splitmix64 finaliser: every bit of the input moves every bit of the output
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    mixed: UInt64[np.ndarray, places] = value ^ (value >> np.uint64(31))
+    return mixed

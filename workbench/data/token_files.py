@@ -22,6 +22,8 @@ from workbench.data.tokenizer import Tokenizer
 
 __all__ = ["cache_home", "token_files"]
 
+# Another layout of the files, or another way to split a user's text, needs another folder.
+_LAYOUT = "tokens-1"
 # Characters that are tokenised in one call: large enough for all cores, small enough that the
 # library's own bookkeeping (about 100 B a token) stays below 50 MB.
 _CHUNK = 1 << 19
@@ -46,7 +48,7 @@ def token_files(
     """
     corpus_folder = f"{_slug(corpus.name)}-{corpus.fingerprint[:16]}"
     tokenizer_folder = f"{_slug(tokenizer.name)}-{tokenizer.fingerprint[:16]}"
-    folder = cache_home(cache_folder) / "tokens" / corpus_folder / tokenizer_folder
+    folder = cache_home(cache_folder) / _LAYOUT / corpus_folder / tokenizer_folder
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     if not (folder / split).is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,11 @@ def _tokenise(corpus: Corpus, tokenizer: Tokenizer, split: Split, paths: list[Pa
 
 
 def _append(
-    chunk: list[tuple[str, str, bool]], corpus: Corpus, tokenizer: Tokenizer, files: list[IO[bytes]], dtype: np.dtype
+    chunk: list[tuple[str, str, bool]],
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    files: Sequence[IO[bytes]],
+    dtype: np.dtype,
 ) -> None:
     encoded = tokenizer.encode_batch([text for _, text, _ in chunk])
     for (domain, _, is_last), token_ids in zip(chunk, encoded, strict=True):

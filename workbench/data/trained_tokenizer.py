@@ -137,7 +137,11 @@ def _bytes_by_id(library: LibraryTokenizer, vocabulary: dict[str, int], name: st
     if "ByteLevel" in kinds:
         value = {character: byte for byte, character in enumerate(byte_characters())}
         model = library.get_vocab(with_added_tokens=False)
-        return {index: bytes(value[character] for character in token) for token, index in model.items()}
+        return {
+            # As the library does: a token with a character outside the table stands for itself.
+            index: bytes(value[c] for c in token) if value.keys() >= set(token) else token.encode()
+            for token, index in model.items()
+        }
     if "ByteFallback" in kinds or "Metaspace" in kinds:
         fallback = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
         return {i: fallback.get(token, token.replace(_SPACE, " ").encode()) for token, i in vocabulary.items()}

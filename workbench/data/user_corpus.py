@@ -18,6 +18,10 @@ __all__ = ["UserCorpus"]
 
 _VALIDATION_EVERY = 25
 _PROBE_CHARACTERS = 200
+# Each domain is a mapped file; a label with thousands of values is not a domain.
+_MOST_DOMAINS = 256
+# Part of the name under which a reading is remembered; another way to cut files needs another number.
+_READING = 1
 
 
 @final
@@ -41,7 +45,7 @@ class UserCorpus(Corpus):
         self._reader, self._files = reader_of(path)
         scan = self._remembered_scan(cache_home(cache_folder) / "scans")
         super().__init__(
-            name=path.resolve().stem,
+            name=path.resolve().name if path.is_dir() else path.stem,
             domains=tuple(sorted(scan["bytes"])),
             card=CorpusCard(title=f"your own text, {path}", licence="yours to know", bytes=scan["bytes"]),
             fingerprint=scan["fingerprint"],
@@ -61,7 +65,7 @@ class UserCorpus(Corpus):
 
     def _remembered_scan(self, folder: Path) -> dict[str, Any]:
         stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
-        note = folder / f"{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:32]}.json"
+        note = folder / f"{hashlib.sha256(json.dumps([_READING, stats]).encode()).hexdigest()[:32]}.json"
         if note.is_file():
             remembered: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
             return remembered
@@ -90,6 +94,11 @@ class UserCorpus(Corpus):
     def _check(self, count: Counter[str]) -> None:
         if not count:
             raise ValueError(f"expected text in {self._path}, got none: it is empty or holds only white space")
+        if len(count) > _MOST_DOMAINS:
+            raise ValueError(
+                f"expected at most {_MOST_DOMAINS} domains in {self._path}, got {len(count)}, for instance "
+                f"{', '.join(map(repr, sorted(count)[:3]))}; put a coarser label into 'domain'"
+            )
         for domain, documents in count.items():
             if documents < 3:
                 raise ValueError(

@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
-from workbench.model.linear import linear
+from workbench.model.linear import Linear
 from workbench.model.norm import RMSNorm
 from workbench.model.packing import Packing
 from workbench.model.rope import Rotation, rotate
@@ -32,10 +32,10 @@ class AttentionLayer(nn.Module):
         self.clip_qkv = config.clip_qkv
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
-        self.query = linear(config.width, queries, bias=config.attention_bias)
-        self.key = linear(config.width, keys, bias=config.attention_bias)
-        self.value = linear(config.width, keys, bias=config.attention_bias)
-        self.output = linear(queries, config.width)
+        self.query = Linear(config.width, queries, bias=config.attention_bias)
+        self.key = Linear(config.width, keys, bias=config.attention_bias)
+        self.value = Linear(config.width, keys, bias=config.attention_bias)
+        self.output = Linear(queries, config.width)
         widths = {"head": (config.head_dim, config.head_dim), "width": (queries, keys)}.get(config.qk_norm)
         self.norms_whole_width = config.qk_norm == "width"
         self.query_norm = None if widths is None else RMSNorm(widths[0], eps=config.norm_eps)

@@ -118,19 +118,40 @@ class ModelConfig:
 
 def _tiny() -> ModelConfig:
     return ModelConfig(
-        vocab_size=4096, width=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, num_experts=8, expert_width=128
+        vocab_size=4096,
+        width=128,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=32,
+        num_experts=8,
+        expert_width=128,
     )
 
 
 def _small() -> ModelConfig:
     return ModelConfig(
-        vocab_size=4096, width=256, num_layers=4, num_heads=8, num_kv_heads=4, head_dim=32, num_experts=16, expert_width=512
+        vocab_size=4096,
+        width=256,
+        num_layers=4,
+        num_heads=8,
+        num_kv_heads=4,
+        head_dim=32,
+        num_experts=16,
+        expert_width=512,
     )
 
 
 def _base() -> ModelConfig:
     return ModelConfig(
-        vocab_size=4096, width=512, num_layers=8, num_heads=8, num_kv_heads=4, head_dim=64, num_experts=16, expert_width=1024
+        vocab_size=4096,
+        width=512,
+        num_layers=8,
+        num_heads=8,
+        num_kv_heads=4,
+        head_dim=64,
+        num_experts=16,
+        expert_width=1024,
     )
 
 

@@ -68,8 +68,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     Raises:
         FileNotFoundError: there is no `tokenizer.json`.
     """
-    if not (source / _TOKENIZER).is_file():
-        raise FileNotFoundError(f"{source} holds no {_TOKENIZER}; give the folder of a tokenizer")
+    _check_tokenizer(source)
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -79,10 +78,14 @@ def special_ids(source: Path | None) -> Mapping[str, Any]:
     """`bos_token_id`, `eos_token_id` and `pad_token_id` of a folder with a tokenizer, None where unknown.
 
     A Hugging Face folder says so in its `config.json`; else the names in `tokenizer_config.json` are looked up.
+
+    Raises:
+        FileNotFoundError: there is no `tokenizer.json`.
     """
     keys = {name: f"{name}_token_id" for name in _SPECIAL}
     if source is None:
         return dict.fromkeys(keys.values())
+    _check_tokenizer(source)
     if (source / FOREIGN_CONFIG).is_file():
         config = read_json(source / FOREIGN_CONFIG)
         return {key: config.get(key) for key in keys.values()}
@@ -90,6 +93,11 @@ def special_ids(source: Path | None) -> Mapping[str, Any]:
     named = read_json(settings) if settings.is_file() else {}
     ids = {token["content"]: token["id"] for token in read_json(source / _TOKENIZER).get("added_tokens", ())}
     return {key: ids.get(_content(named.get(f"{name}_token"))) for name, key in keys.items()}
+
+
+def _check_tokenizer(source: Path) -> None:
+    if not (source / _TOKENIZER).is_file():
+        raise FileNotFoundError(f"{source} holds no {_TOKENIZER}; give the folder of a tokenizer")
 
 
 def _content(token: Any) -> Any:

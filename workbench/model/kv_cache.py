@@ -56,9 +56,7 @@ class KVCache:
         return facts("KVCache", rows)
 
 
-def _grown(
-    old: Float[Tensor, "B P ..."] | Bool[Tensor, "B P"] | None, new: Tensor, start: int, *, axis: int
-) -> Tensor:
+def _grown(old: Float[Tensor, "B P ..."] | Bool[Tensor, "B P"] | None, new: Tensor, start: int, *, axis: int) -> Tensor:
     end = start + new.shape[axis]
     if old is None or end > old.shape[axis]:
         # doubling keeps the number of copies logarithmic in the generated length.

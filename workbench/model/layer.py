@@ -11,7 +11,7 @@ from workbench.core.router import Router
 from workbench.core.seeds import seed_of
 from workbench.experts.mlp import MLPExperts
 from workbench.model.config import ModelConfig
-from workbench.model.linear import linear
+from workbench.model.linear import Linear
 from workbench.model.norm import RMSNorm
 from workbench.routers import ROUTERS
 
@@ -31,8 +31,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.gate_up = linear(width, 2 * hidden)
-        self.down = linear(hidden, width)
+        self.gate_up = Linear(width, 2 * hidden)
+        self.down = Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """The tokens after the MLP."""
@@ -76,7 +76,7 @@ class MoELayer(nn.Module):
         self.router_name = config.router.name
         self.experts = MLPExperts(config.width, config.num_experts, hidden=config.expert_width)
         self.shared = MLP(config.width, config.shared_width) if config.shared_width else None
-        self.shared_gate = linear(config.width, 1) if config.shared_width and config.shared_gate else None
+        self.shared_gate = Linear(config.width, 1) if config.shared_width and config.shared_gate else None
 
     def forward(
         self, stream: Float[Tensor, "T D"], context: RouteContext

@@ -24,4 +24,6 @@ class RMSNorm(nn.Module):
         """The normalised tensor, in its own dtype."""
         if x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64):
             return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return self.weight.to(x.dtype) * nn.functional.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+        return self.weight.to(x.dtype) * nn.functional.rms_norm(x.float(), self.weight.shape, None, self.eps).to(
+            x.dtype
+        )

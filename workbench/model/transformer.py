@@ -19,7 +19,7 @@ from workbench.model.block import Block
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
 from workbench.model.layer import MoELayer, seeded_router
-from workbench.model.linear import linear
+from workbench.model.linear import Linear
 from workbench.model.norm import RMSNorm
 from workbench.model.packing import Packing, packing_of
 from workbench.model.rope import Rotation, rotation
@@ -37,10 +37,13 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embedding: nn.Embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.width)  # type: ignore[no-untyped-call]
+        # a given weight is not initialised, here or by torch.
+        self.embedding = nn.Embedding(
+            config.vocab_size, config.width, _weight=torch.empty(config.vocab_size, config.width)
+        )
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
-        self.head = None if config.tie_embeddings else linear(config.width, config.vocab_size)
+        self.head = None if config.tie_embeddings else Linear(config.width, config.vocab_size)
         first = next(self.moe_layers(), None)
         self.shared_part = None if first is None else first.router.shared_part()
 

@@ -67,6 +67,8 @@ class GShardRouter(Router):
         within("threshold", threshold, 1e-6, 1)
         self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
         self.threshold = threshold
+        at_least("balance", balance, 0)
+        at_least("z", z, 0)
         self.balance, self.z = balance, z
         self.gate = Gate(width, num_experts)
 
@@ -117,6 +119,8 @@ class GShardRouter(Router):
         assert isinstance(routing, SparseRouting) and routing.prob is not None
         if routing.num_tokens == 0:
             return {"balance": routing.prob.sum()}
-        first = torch.bincount(routing.expert[:, 0].clamp_min(0), minlength=self.num_experts)
+        first = routing.expert[:, 0]
+        # a token whose every expert is banned has no first choice.
+        first = torch.bincount(first[first >= 0], minlength=self.num_experts)
         share = first / routing.num_tokens
         return {"balance": self.num_experts * (share * routing.prob.mean(0)).sum()}

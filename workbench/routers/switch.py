@@ -62,6 +62,8 @@ class SwitchRouter(Router):
         within("jitter", jitter, 0, 1)
         self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
         self.jitter = jitter
+        at_least("balance", balance, 0)
+        at_least("z", z, 0)
         self.balance, self.z = balance, z
         self.gate = Gate(width, num_experts)
 

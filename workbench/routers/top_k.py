@@ -43,7 +43,7 @@ class TopKRouter(Router):
         ValueError: choices, groups and experts that do not fit each other.
 
     Source: arXiv 2401.04088 (Mixtral), 2409.02060 (OLMoE), 2412.19437 (DeepSeek-V3, section 2.1.2).
-        DeepSeek's own code masks groups with -inf, as here; the Hugging Face port uses 0.
+        DeepSeek's own code masks groups with -inf, as here; the first Hugging Face ports used 0.
     """
 
     card = Card(

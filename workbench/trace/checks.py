@@ -145,6 +145,9 @@ def _values(name: str, data: xr.Dataset) -> Iterator[Problem]:
         if back.size:
             row = int(back[0]) + 1
             yield Problem(f"/{name}/{clock}", f"goes from {steps[row - 1]} to {steps[row]} at row {row}")
+    for dim in GROUPS[name].ordinals:
+        if dim in data.coords and data[dim].values.tolist() != list(range(data.sizes[dim])):
+            yield Problem(f"/{name}/{dim}", f"must count from 0, got {data[dim].values.tolist()}")
     checks = {"routing": _routing, "load": _load, "offload": _offload, "control": _control}
     if name in checks:
         yield from (Problem(f"/{name}/{key}", what) for key, what in checks[name](data))

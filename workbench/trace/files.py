@@ -103,6 +103,8 @@ def _group_attrs(place: Path) -> dict[str, dict[str, Any]]:
 
 
 def _open_zip(place: Path) -> Trace:
+    if not zipfile.is_zipfile(place):
+        raise ValueError(f"{place} is not a zipped trace, or it is damaged: the end of the archive is missing")
     try:
         store = zarr.storage.ZipStore(place, mode="r")
         # xarray takes any zarr store, though its signature names only paths.
@@ -141,7 +143,8 @@ def _save_netcdf(trace: Trace, place: Path) -> None:
     encoding = {
         node.path: {str(key): _encoding(array) for key, array in node.variables.items()} for node in tree.subtree
     }
-    tree.to_netcdf(place, engine="h5netcdf", encoding=encoding)
+    # made in memory: on a full disk the HDF5 library brings the interpreter down.
+    place.write_bytes(tree.to_netcdf(None, engine="h5netcdf", encoding=encoding))
 
 
 def _encoding(array: xr.Variable) -> dict[str, Any]:

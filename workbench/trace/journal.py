@@ -74,7 +74,8 @@ class Journal:
 def _read(path: Path) -> Block:
     block: Block = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # read whole: given a path, numpy leaves the file of a damaged archive open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             for key in arrays.files:
                 group, _, name = key.partition("/")
                 array = arrays[key]

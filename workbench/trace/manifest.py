@@ -35,7 +35,7 @@ def commit(folder: Path, attrs: Mapping[str, Any], sizes: Sizes | None = None) -
         "attributes": dict(attrs),
         "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
     }
-    replace_file(folder / "zarr.json", json.dumps(root, indent=1).encode())
+    replace_file(folder / "zarr.json", json.dumps(root).encode())
 
 
 def committed_attrs(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench import __version__
+from workbench.core.check import at_least
 from workbench.core.context import Phase
 from workbench.core.records import Batch, CacheEvent, ControlEvent, Output, StepReport, Tally
 from workbench.trace.blocks import Attrs, Block, cut, join, to_trace
@@ -28,7 +29,6 @@ from workbench.trace.store import TraceWriter
 
 __all__ = ["Recorder"]
 
-BLOCK_STEPS = 64
 # a pass larger than this is measured at once: what it would pin until the block is full costs more.
 _LARGE_PASS = 256
 _HELD_TOKENS = 16384
@@ -37,7 +37,7 @@ _HELD_EVENTS = 4096
 
 @final
 class Recorder:
-    """Collects what forward passes return and packs it, 64 steps at a time, into a trace.
+    """Collects what forward passes return and packs it, a block of steps at a time, into a trace.
 
     The routings it is given are kept by reference until they are packed; they must not be written
     to in place. A `step` is the number of optimiser steps done, in every phase; where nothing trains,
@@ -48,6 +48,7 @@ class Recorder:
         sampling: which routings of training are kept.
         attrs: what the trace says of itself: model, tokenizer, seed, device. Plain values.
         decode_piece: text of a token id.
+        block_steps: steps packed together; a killed run loses at most so many.
 
     Example:
         >>> recorder = Recorder(TraceWriter("runs/a/trace.zarr"), attrs={"model": "tiny"})
@@ -62,10 +63,13 @@ class Recorder:
         sampling: Sampling | None = None,
         attrs: Mapping[str, Any] | None = None,
         decode_piece: Callable[[int], str] | None = None,
+        block_steps: int = 64,
     ):
+        at_least("block_steps", block_steps, 1)
         self.sampling = sampling or Sampling()
         self._writer = writer
         self._decode_piece = decode_piece
+        self._block_steps = block_steps
         self._pieces: dict[int, str] = {}
         self._passes: list[Pass] = []
         self._reports: list[StepReport] = []
@@ -179,9 +183,11 @@ class Recorder:
 
     def close(self) -> None:
         """Write what is pending and close the store; what is in memory stays readable."""
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self.flush()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -226,7 +232,7 @@ class Recorder:
 
     def _make_room(self) -> None:
         events = len(self._control) + len(self._cache)
-        if self._rows >= BLOCK_STEPS or self._held >= _HELD_TOKENS or events >= _HELD_EVENTS:
+        if self._rows >= self._block_steps or self._held >= _HELD_TOKENS or events >= _HELD_EVENTS:
             self.flush()
 
     def _packed(self) -> Block:

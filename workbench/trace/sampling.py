@@ -42,7 +42,8 @@ class Sampling:
             else "training: none"
         )
         probe = f"probe text: every {_nth(self.probe_every)}step" if self.probe_every else "probe text: not planned"
-        return f"{train}; {probe}; prefill and decode: every token"
+        prob = "; with probabilities" if self.prob else ""
+        return f"{train}; {probe}; prefill and decode: every token{prob}"
 
     def take(self, step: int, tokens: int, taken: int) -> int:
         """Tokens of a training batch to keep, when the step has already given some."""

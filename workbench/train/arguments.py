@@ -26,7 +26,7 @@ def check_type(label: str, value: object, annotation: Any) -> None:
     widened = (*allowed, int) if float in allowed else allowed
     if allowed and (not isinstance(value, widened) or (isinstance(value, bool) and bool not in allowed)):
         names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in allowed)
-        raise ValueError(f"{label} must be of type {names}, got {value!r} of type {type(value).__name__}")
+        raise ValueError(f"{label} must be {names}, got {value!r}")
 
 
 def check_router(router: Spec) -> Spec:
@@ -38,7 +38,7 @@ def check_router(router: Spec) -> Spec:
     """
     parameters = inspect.signature(router.check(ROUTERS)).parameters
     for name, value in router.args.items():
-        check_type(f"{name} of {router.name}", value, parameters[name].annotation)
+        check_type(f"argument {name} of router {router.name}", value, parameters[name].annotation)
     return router
 
 
@@ -52,4 +52,3 @@ def _types_of(annotation: Any) -> tuple[type, ...]:
         return tuple(dict.fromkeys(kind for part in parts for kind in part)) if all(parts) else ()
     kind = NoneType if annotation is None else annotation
     return (kind,) if kind in _PLAIN else ()
-

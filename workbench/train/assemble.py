@@ -131,14 +131,14 @@ def resume_training(folder: Path, *, device: str | None = None) -> Trainer:
         newest = run.newest()
         try:
             model, state = read_checkpoint(newest)
-            trainer = Trainer(model.to(place), batches, config, folder=run.checkpoints)
-            trainer.restore(newest, state)
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"checkpoint {newest} cannot be read: {error}; {_way_out(run, newest)}") from error
-        # before the first step the trace may hold the probe only, which is recorded anew.
+        # before the first step a trace holds the probe at most, which is recorded anew.
         writer = TraceWriter(run.trace, resume_after=state.step or -1)
         held.callback(writer.close)
-        trainer.recorder = _recorder(model, batches, config, place, writer)
+        recorder = _recorder(model, batches, config, place, writer)
+        trainer = Trainer(model.to(place), batches, config, folder=run.checkpoints, recorder=recorder)
+        trainer.restore(newest, state)
         trainer.held = held.pop_all()
     return trainer
 
@@ -169,8 +169,9 @@ def _begin_run(run: RunFolder, request: Request, config: TrainConfig) -> None:
 
 
 def _batches(corpus: Corpus, tokenizer: Tokenizer, config: TrainConfig) -> Batches:
-    sizes = {"batch_size": config.batch_size, "sequence_length": config.sequence_length}
-    return Batches(corpus, tokenizer, **sizes, seed=config.seed)
+    return Batches(
+        corpus, tokenizer, batch_size=config.batch_size, sequence_length=config.sequence_length, seed=config.seed
+    )
 
 
 def _same_corpus(facts: dict[str, Any], run: RunFolder) -> Corpus:

@@ -114,7 +114,9 @@ def write_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.Ad
     """
     folder.mkdir(parents=True)
     save_model(model, folder)
-    write_tensors(folder / _OPTIMIZER, {name: tensor.detach() for name, tensor in named_states(model, optimizer).items()})
+    write_tensors(
+        folder / _OPTIMIZER, {name: tensor.detach() for name, tensor in named_states(model, optimizer).items()}
+    )
     checksums = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     write_json(folder / _STATE, {"format": _FORMAT, "checksums": checksums, "state": state.to_json()})
 

@@ -62,7 +62,9 @@ def entropy(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
         ValueError: the router gives no probabilities.
     """
     prob = _needed(routing.prob, "entropy", "probabilities")
-    return torch.special.entr(prob).sum() / max(1, prob.shape[0])
+    # clamped: the slope of p ln p is infinite at 0, and softmax does reach 0 in float32.
+    total: Tensor = -(prob * prob.clamp_min(torch.finfo(prob.dtype).tiny).log()).sum()
+    return total / max(1, prob.shape[0])
 
 
 _GENERIC: Mapping[str, Callable[[Routing, Tensor], Tensor]] = {"balance": balance, "z": z_loss, "entropy": entropy}

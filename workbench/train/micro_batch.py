@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ def run_micro_batch(
 
 def first_sequence(batch: Batch) -> Batch:
     """The first sequence of a training batch, to try something on."""
-    rows = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    rows: dict[str, Any] = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     return replace(batch, **rows)
 
 

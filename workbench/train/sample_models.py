@@ -38,10 +38,10 @@ def train_samples(folder: Path, *, steps: int = _STEPS) -> None:
     config = TrainConfig(num_steps=steps, checkpoint_every=50, keep_checkpoints=2)
     for name, model in SAMPLES.items():
         run = folder / name
-        started = (run / "run.json").exists()
-        trainer = resume_training(run) if started else start_training(Request(model=model), config, folder=run)
+        trainer = resume_training(run) if run.exists() else start_training(Request(model=model), config, folder=run)
         sys.stderr.write(f"{name}: step {trainer.step} of {steps}\n")
-        for _ in with_progress(trainer.run(steps - trainer.step), steps - trainer.step):
+        missing = max(0, steps - trainer.step)
+        for _ in with_progress(trainer.run(missing), missing):
             pass
         trainer.close()
         sys.stderr.write(f"{name}: trained for {human_seconds(trainer.trained_seconds)} in {run}\n")

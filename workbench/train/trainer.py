@@ -19,7 +19,7 @@ from workbench.core.spec import Spec
 from workbench.data.batches import Batches
 from workbench.model.transformer import Transformer
 from workbench.trace.record import Recorder
-from workbench.train.checkpoint import CheckpointError, TrainState, checkpoints, load_optimizer, save_checkpoint
+from workbench.train.checkpoint import CheckpointError, TrainState, load_optimizer, save_checkpoint
 from workbench.train.config import TrainConfig
 from workbench.train.evaluate import bits_per_byte
 from workbench.train.finite import NonFiniteLossError, check_finite
@@ -44,7 +44,9 @@ class Trainer:
         config: how to train.
         folder: where checkpoints go; None keeps none.
         recorder: takes the routings of every step; None records nothing.
-        held: closed with the trainer, such as the lock of the run.
+
+    Attributes:
+        held: what is let go with the trainer, such as the lock of the run.
     """
 
     def __init__(
@@ -55,14 +57,13 @@ class Trainer:
         *,
         folder: Path | None = None,
         recorder: Recorder | None = None,
-        held: ExitStack | None = None,
     ):
         self.model, self.batches, self.config = model, batches, config
         self.folder, self.recorder = folder, recorder
         self.precision = precision_of(model.device, config.dtype)
         self.optimizer = build_optimizer(model, config)
         self.state = TrainState()
-        self._held = held or ExitStack()
+        self.held = ExitStack()
         self._saved_step = self._probed_step = -1
         self._is_torn = False
 
@@ -182,7 +183,7 @@ class Trainer:
 
     def release(self) -> None:
         """Let go of the run's files without another checkpoint."""
-        with self._held:
+        with self.held:
             if self.recorder is not None:
                 self.recorder.close()
 

@@ -24,8 +24,9 @@ def encode(view: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[An
 
     Args:
         view: name of the view that reads it.
-        header: JSON values; `statements` (sentences printed under the view) and `empty` (why there is nothing to
-            show) are added when missing. Numbers that may be NaN belong in an array.
+        header: JSON values; `statements` (sentences printed under the view), `badge` (a word beside the title, for
+            what was not measured) and `empty` (why there is nothing to show) are added when missing. Numbers that may
+            be NaN belong in an array.
         arrays: name -> numbers; dtype and NaN are kept as they are.
 
     Raises:
@@ -41,7 +42,7 @@ def encode(view: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[An
         layout.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "offset": offset})
         chunks.append(data + bytes(-len(data) % 8))
         offset += len(chunks[-1])
-    full = {"view": view, "statements": [], "empty": None, **header, "arrays": layout}
+    full = {"view": view, "statements": [], "badge": "", "empty": None, **header, "arrays": layout}
     # Escaped to ASCII, so that a token that is half a surrogate pair does not break the encoding.
     text = json.dumps(full, allow_nan=False, separators=(",", ":")).encode("ascii")
     head = MAGIC + struct.pack("<III", VERSION, len(text), 0) + text

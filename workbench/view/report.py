@@ -37,7 +37,7 @@ class TextSample:
     Attributes:
         prompt: what the model was given.
         text: what the model added.
-        settings: how it was sampled, in words.
+        settings: how it was sampled, in words without a full stop.
         trained_seconds: training time of the model that wrote it [s]; None means the whole run.
     """
 
@@ -132,13 +132,14 @@ def _samples(samples: Sequence[TextSample], facts: RunFacts) -> str:
     figures = []
     for sample in samples:
         label = facts.authorship(sample.trained_seconds)
-        caption = f"{label} {sample.settings}".strip()
+        caption = f"{label} Sampling: {sample.settings}." if sample.settings else label
         figures.append(
             f'<figure class="sample card"><figcaption>{escape(caption)}</figcaption>'
             f"<pre>{escape(sample.prompt)}<mark>{escape(sample.text)}</mark></pre></figure>"
         )
     note = '<p class="note">Plain: the prompt. Bold: what the model added.</p>'
-    return f'<section aria-labelledby="samples"><h2 id="samples">What does it write?</h2>{note}{"".join(figures)}</section>'
+    title = '<h2 id="samples">What does it write?</h2>'
+    return f'<section aria-labelledby="samples">{title}{note}{"".join(figures)}</section>'
 
 
 def _domain_table(facts: RunFacts) -> str:
@@ -159,5 +160,4 @@ def _domain_table(facts: RunFacts) -> str:
 def _notes(payloads: Sequence[bytes]) -> list[str]:
     """Every statement on sampling once, in the order of the views."""
     said = [text for payload in payloads for text in header_of(payload)["statements"]]
-    fixed = "Every number on this page was read from the recorded trace of this run."
-    return [fixed, *dict.fromkeys(said)]
+    return ["Every number on this page was read from the trace of this run.", *dict.fromkeys(said)]

@@ -19,6 +19,8 @@ _COMMON_WORDS = {
     "german": set("der die das und zu den nicht ist wird ein eine für".split()),
     "french": set("le la les de des et un une du pour est dans".split()),
 }
+# Control characters except tab, line end and form feed; a few messages ring a bell.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\ufeff]")
 _LEGAL = re.compile(r"copyright|licen[sc]e|all rights reserved|redistribut|warrant|SPDX", re.IGNORECASE)
 
 
@@ -51,7 +53,7 @@ def pieces(raw: Raw, repeats: Repeats) -> list[str]:
 
 
 def _clean(raw: Raw, loaded: str, repeats: Repeats) -> str:
-    text = "\n".join(line.rstrip().expandtabs(8) for line in loaded.replace("\f", "\n").splitlines())
+    text = "\n".join(line.rstrip().expandtabs(8) for line in _CONTROLS.sub("", loaded).replace("\f", "\n").splitlines())
     text = re.sub(r"\n{3,}", "\n\n\n" if raw.domain == "python" else "\n\n", text)
     if raw.domain in _PROSE:
         text = re.sub(r"(?m)^ *[┌├└│].*\n?", "", text)

@@ -57,7 +57,7 @@ def card(corpus: Mixed, text: str) -> str:
         end_id=tokenizer.end_id,
         library=tokenizers.__version__,
         corpus=corpus.fingerprint[:16],
-        words=WORDS.replace("|", "\\|"),
+        words=WORDS,
         ratios="\n".join(rows),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )

@@ -3,6 +3,7 @@ import hashlib
 import json
 import lzma
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -103,10 +104,9 @@ def test_the_probe_is_in_no_other_document(texts):
 
 def test_the_probe_is_one_screen_of_text(corpus, bpe):
     tokens = bpe.encode(corpus.probe_text)
-    assert 150 <= len(tokens) <= 350
-    assert corpus.probe_text.isprintable() or set(corpus.probe_text) - {"\n"} == {
-        c for c in corpus.probe_text if c.isprintable()
-    }
+    assert 150 <= len(tokens) <= 400
+    assert all(character.isprintable() for character in set(corpus.probe_text) - {"\n"})
+    assert corpus.probe_text.count("\n") < 60
 
 
 def test_the_text_is_clean(texts):
@@ -114,8 +114,7 @@ def test_the_text_is_clean(texts):
         for documents in domains.values():
             for text in documents:
                 assert unicodedata.is_normalized("NFC", text)
-                assert not {c for c in text if unicodedata.category(c) == "Cc"} - {"\n"}
-                assert "\ufffd" not in text
+                assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ufffd]", text)
 
 
 def test_documents_are_neither_crumbs_nor_books(texts):
@@ -159,8 +158,8 @@ def trigrams(text: str) -> Counter:
 def test_twenty_lines_of_naive_bayes_tell_the_domains_apart(texts):
     counts = {domain: Counter() for domain in texts["train"]}
     for domain, documents in texts["train"].items():
-        for text in documents[::8]:
-            counts[domain].update(trigrams(text[:4000]))
+        for text in documents[::10]:
+            counts[domain].update(trigrams(text[:3000]))
     size = len(set().union(*counts.values()))
     scores = {domain: (counted, math.log(counted.total() + size)) for domain, counted in counts.items()}
 
@@ -170,7 +169,7 @@ def test_twenty_lines_of_naive_bayes_tell_the_domains_apart(texts):
         return max(fits, key=fits.__getitem__)
 
     for domain, documents in texts["validation"].items():
-        right = [guess(text[:1000]) == domain for text in documents]
+        right = [guess(text[:4000]) == domain for text in documents]
         assert sum(right) / len(right) > 0.9, domain
 
 

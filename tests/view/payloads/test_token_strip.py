@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from workbench.trace import synthetic_trace
 from workbench.view.payloads import token_strip_payload
 
 
@@ -115,3 +116,10 @@ def test_nothing_recorded_says_so(decode, samples, trace_of):
 def test_the_payload_of_a_wide_model_is_bounded(samples, trace_of):
     routing = samples.routing_group((("eval", 1, samples.TEXT * 6),), layers=48, experts=64, slots=8)
     assert len(token_strip_payload(trace_of(routing=routing))) < 2_000_000
+
+
+def test_a_made_up_trace_carries_a_badge_and_says_so(decode):
+    header, arrays = decode(token_strip_payload(synthetic_trace(num_tokens=20, num_layers=2, phase="prefill")))
+    assert header["badge"] == "synthetic"
+    assert header["statements"][0] == "This trace was drawn at random for labs and tests; no model was measured."
+    assert arrays["expert"].shape == (20, 2, 2)

@@ -49,6 +49,11 @@ class TokenRemap(Task):
             documents=documents,
         )
 
+    @property
+    def alphabets(self) -> tuple[str, ...]:
+        """How each domain writes the symbols 0 to 63."""
+        return tuple(_ALPHABET[order].tobytes().decode("ascii") for order in self._alphabets)
+
     def right_expert(self, batch: Batch) -> Int[Tensor, "B S"]:
         """The domain of each token; -1 for padding and for the end of a document.
 
@@ -69,7 +74,8 @@ class TokenRemap(Task):
             states[:, place] = state
             choice = (generator.random((count, 1)) > self._prob[state].cumsum(1)[:, :-1]).sum(1)
             state = self._next[state, choice]
-        return _ALPHABET[self._alphabets[domain_index][states]].astype(np.int64)
+        codes: Int[np.ndarray, "B S"] = _ALPHABET[self._alphabets[domain_index][states]].astype(np.int64)
+        return codes
 
 
 def _markov_chain(rule: np.random.Generator) -> tuple[Int[np.ndarray, "V followers"], Float[np.ndarray, "V followers"]]:

@@ -54,7 +54,7 @@ def _begins(
     position: NDArray[Any],
     probe: NDArray[Any],
 ) -> NDArray[np.bool_]:
-    """Another step or phase begins one, and so does a text that starts over; decoding continues the prompt before it."""
+    """Another step or phase begins one, and so does a text that starts over; decoding continues its prompt."""
     starts_over = (sequence[1:] < sequence[:-1]) | ((sequence[1:] == sequence[:-1]) & (position[1:] <= position[:-1]))
     changed = np.ones(len(phase), bool)
     changed[1:] = (phase[1:] != phase[:-1]) | (step[1:] != step[:-1]) | (probe[1:] != probe[:-1]) | starts_over

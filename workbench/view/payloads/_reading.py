@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from workbench.trace.schema import Trace
 
-__all__ = ["control_events", "group", "sampling", "thin", "unit_words"]
+__all__ = ["control_events", "group", "origin", "thin", "unit_words"]
 
 _UNIT_WORDS = {
     "nat/token": "nats per token",
@@ -31,10 +31,14 @@ def unit_words(array: xr.DataArray) -> str:
     return _UNIT_WORDS.get(unit, unit)
 
 
-def sampling(dataset: xr.Dataset) -> list[str]:
-    """What the trace itself says about how it was sampled."""
-    text = dataset.attrs.get("sampling", "")
-    return [f"Recorded: {text}."] if text else []
+def origin(trace: Trace, name: str) -> dict[str, Any]:
+    """What a view must say about where its numbers come from: a badge on anything not measured, and the sampling."""
+    text = trace[name].attrs.get("sampling", "") if name in trace.children else ""
+    statements = [f"Recorded: {text}."] if text else []
+    if not trace.attrs.get("synthetic", False):
+        return {"statements": statements}
+    made_up = "This trace was drawn at random for labs and tests; no model was measured."
+    return {"statements": [made_up, *statements], "badge": "synthetic"}
 
 
 def thin(count: int, limit: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from workbench.trace.schema import PHASES, Trace
 from workbench.view.container import encode
-from workbench.view.payloads._reading import control_events, group, sampling, thin
+from workbench.view.payloads._reading import control_events, group, origin, thin
 
 __all__ = ["expert_load_payload"]
 
@@ -34,20 +34,21 @@ def expert_load_payload(trace: Trace, *, max_cells: int = 100_000) -> bytes:
     present = [name for name in PHASES if (phase == name).any()]
     arrays: dict[str, NDArray[Any]] = {"layer": dataset["layer"].values.astype(np.int32)}
     extras = [name for name in _EXTRAS if name in dataset]
-    statements = sampling(dataset)
+    source = origin(trace, "load")
     for name in present:
         part = dataset.isel(step=np.flatnonzero(phase == name))
         found = _phase_arrays(part, extras, max_cells // len(present))
         arrays |= {f"{name}.{key}": values for key, values in found.items()}
         sent, recorded = len(found["step"]), part.sizes["step"]
         if sent < recorded:
-            statements.append(
-                f"Showing {sent:,} of {recorded:,} recorded {_NAMES[name]} steps, evenly spaced; averages count every recorded step."
+            source["statements"].append(
+                f"Showing {sent:,} of {recorded:,} recorded {_NAMES[name]} steps, evenly spaced; "
+                "averages count every recorded step."
             )
-    statements.append(
+    source["statements"].append(
         "Fair share is one divided by the number of experts in the layer. An average weighs each step by its tokens."
     )
-    header = {"phases": present, "extras": extras, "events": control_events(trace), "statements": statements}
+    header = {**source, "phases": present, "extras": extras, "events": control_events(trace)}
     return encode("expert_load", header, arrays)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from workbench.trace.schema import Trace
 from workbench.view.container import encode
-from workbench.view.payloads._reading import control_events, group, sampling, thin, unit_words
+from workbench.view.payloads._reading import control_events, group, origin, thin, unit_words
 
 __all__ = ["loss_curves_payload"]
 
@@ -38,11 +38,11 @@ def loss_curves_payload(trace: Trace, *, max_points: int = 5000) -> bytes:
         rows = np.flatnonzero(np.isfinite(table.values).any(axis=1))
         held_out = _numbers(table.values[rows])
     arrays |= {"eval_step": steps[rows].astype(np.int32), "eval_loss": held_out}
-    statements = sampling(run)
+    source = origin(trace, "run")
     if len(kept) < len(steps):
-        statements.append(f"Showing {len(kept):,} of {len(steps):,} recorded steps, evenly spaced.")
-    header = {"series": series, "domains": domains, "units": units, "events": control_events(trace)}
-    return encode("loss_curves", {**header, "statements": statements}, arrays)
+        source["statements"].append(f"Showing {len(kept):,} of {len(steps):,} recorded steps, evenly spaced.")
+    header = {**source, "series": series, "domains": domains, "units": units, "events": control_events(trace)}
+    return encode("loss_curves", header, arrays)
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from workbench.trace.schema import Trace
 from workbench.view.container import encode
 from workbench.view.payloads._passages import Passage, passages_of
-from workbench.view.payloads._reading import group, sampling
+from workbench.view.payloads._reading import group, origin
 
 __all__ = ["token_strip_payload"]
 
@@ -40,14 +40,16 @@ def token_strip_payload(trace: Trace, *, max_choices: int = 200_000, max_passage
     arrays = _choices(dataset, tokens, site)
     arrays |= {name: dataset[name].values[tokens].astype(np.int32) for name in ("token_id", "position", "sequence")}
     arrays |= {"index": tokens.astype(np.int32), "phase": phase, "domain": domain}
+    source = origin(trace, "routing")
+    source["statements"] += statements
     header = {
+        **source,
         "passages": _described(dataset, passages, site),
         "pieces": [str(piece) for piece in dataset["piece"].values[tokens]],
         "places": [{"name": name, "layer": layer} for (layer, *_), (name, _) in places.items()],
         "experts": _expert_count(dataset),
         "domains": domains,
         "phases": phases,
-        "statements": [*sampling(dataset), *statements],
     }
     return encode("token_strip", header, arrays)
 

@@ -41,6 +41,7 @@ function skeleton(name, title, style) {
   const id = uniqueId(name);
   const parts = {
     lead: h("p", { class: "moe-lead" }),
+    badge: h("span", { class: "moe-badge", hidden: true }),
     toolbar: h("div", { class: "moe-toolbar" }),
     message: h("p", { class: "moe-message", hidden: true }),
     body: h("div", {}),
@@ -51,7 +52,7 @@ function skeleton(name, title, style) {
   };
   parts.numbers.setAttribute("aria-label", "Table of the numbers in this picture");
   const root = h("section", { class: `moe-view moe-${name}`, "data-view": name, "aria-labelledby": id });
-  root.append(styleElement(style), h("h3", { class: "moe-title", id }, title), parts.lead, parts.message, parts.toolbar);
+  root.append(styleElement(style), h("h3", { class: "moe-title", id }, title, parts.badge), parts.lead, parts.message, parts.toolbar);
   root.append(parts.body, h("div", { class: "moe-foot" }, parts.notes, parts.toggle), parts.numbers, parts.live);
   return { root, ...parts };
 }
@@ -68,6 +69,8 @@ function mount(view, model, el) {
   el.append(shell.root);
   /** @type {Part} */
   let part;
+  /** @type {Record<string, number> | null} the reader's last choice here: what this view need not be told */
+  let own = null;
   const fillTable = () => {
     if (!shell.numbers.hidden) shell.numbers.replaceChildren(tableElement(part.table()));
   };
@@ -82,6 +85,7 @@ function mount(view, model, el) {
     lead: (text) => void (shell.lead.textContent = text),
     say: (text) => void (shell.live.textContent = text),
     choose: (selection) => {
+      own = selection;
       model.set("selection", selection);
       model.save_changes();
     },
@@ -93,7 +97,7 @@ function mount(view, model, el) {
   const onPayload = () => show(shell, part, model.get("payload"), fillTable);
   const onSelection = () => {
     const selection = model.get("selection");
-    if (selection && part.select && !shell.body.hidden) part.select(selection);
+    if (selection && selection !== own && part.select && !shell.body.hidden) part.select(selection);
   };
   model.on("change:payload", onPayload);
   model.on("change:selection", onSelection);
@@ -130,6 +134,8 @@ function show(shell, part, value, fill) {
     for (const node of [shell.toolbar, shell.body, shell.toggle]) node.hidden = isEmpty;
     if (isEmpty) shell.numbers.hidden = true;
     if (payload !== null) {
+      shell.badge.textContent = payload.header.badge;
+      shell.badge.hidden = payload.header.badge === "";
       shell.notes.replaceChildren(...payload.header.statements.map((/** @type {string} */ text) => h("span", {}, text)));
       if (!isEmpty) part.update(payload);
     }

@@ -14,6 +14,7 @@ function bytesOf(text) {
  * @param {Record<string, { render: (host: { model: import("./_model.js").Model, el: HTMLElement }) => () => void }>} views
  */
 export function start(views) {
+  for (const note of document.querySelectorAll("[data-without-script]")) note.remove();
   /** @type {import("./_model.js").Model[]} */
   const models = [];
   for (const el of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-show]"))) {

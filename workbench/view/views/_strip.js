@@ -43,13 +43,12 @@ export function buildStrip(host, data, { start, stop }) {
  * @param {HTMLElement[]} tokens
  * @param {TokenData} data
  * @param {Passage} passage
- * @param {{ place: number, slot: number, expert: number, token: number, look: (expert: number) => import("./_tokens.js").Look }} options
+ * @param {{ place: number, slot: number, expert: number, look: (expert: number) => import("./_tokens.js").Look }} options
  */
-export function paintStrip(tokens, data, { start }, { place, slot, expert: single, token: chosen, look }) {
+export function paintStrip(tokens, data, { start }, { place, slot, expert: single, look }) {
   tokens.forEach((box, i) => {
     const { expert, weight, isKept } = choiceAt(data, start + i, place, slot);
     const band = /** @type {HTMLElement} */ (box.lastElementChild);
-    const isChosen = start + i === chosen;
     const { kind, hue, ink } = expert < 0 ? { kind: "none", hue: "", ink: "" } : look(expert);
     band.className = `moe-band moe-${kind}`;
     band.textContent = expert < 0 ? "–" : isKept ? String(expert) : `${expert}×`;
@@ -58,9 +57,20 @@ export function paintStrip(tokens, data, { start }, { place, slot, expert: singl
     box.style.setProperty("--strength", `${expert < 0 || hue === "" || !isKept ? 0 : Math.round(10 + 26 * Math.min(1, Math.max(0, weight)))}%`);
     box.classList.toggle("moe-faded", single >= 0 && expert !== single);
     box.classList.toggle("moe-dropped", expert >= 0 && !isKept);
-    box.setAttribute("aria-selected", String(isChosen));
-    box.tabIndex = isChosen || (chosen < 0 && i === 0) ? 0 : -1;
     box.setAttribute("aria-label", `${visible(data.pieces[start + i])}: ${choicesSentence(choicesOf(data, start + i, place))}`);
+  });
+}
+
+/**
+ * Marks the chosen token, which is also the one that the Tab key reaches.
+ * @param {HTMLElement[]} tokens @param {number} chosen index among them, -1 for none
+ */
+export function markChosen(tokens, chosen) {
+  tokens.forEach((box, i) => {
+    const isChosen = i === chosen;
+    if (box.getAttribute("aria-selected") !== String(isChosen)) box.setAttribute("aria-selected", String(isChosen));
+    const stop = isChosen || (chosen < 0 && i === 0) ? 0 : -1;
+    if (box.tabIndex !== stop) box.tabIndex = stop;
   });
 }
 

@@ -7,6 +7,8 @@ const RULES = `
   border-radius: 10px; background: var(--moe-surface); color: var(--moe-text); font: 14px/1.45 var(--moe-font); text-align: left; }
 .moe-view *, .moe-view *::before { box-sizing: border-box; }
 .moe-title { margin: 0; font-size: 18px; line-height: 1.3; font-weight: 650; color: var(--moe-text); text-wrap: balance; }
+.moe-badge { display: inline-block; margin-left: 10px; padding: 0 9px; border: 1.5px solid var(--moe-event); border-radius: 11px; font-size: 12px; line-height: 20px;
+  font-weight: 600; vertical-align: 2px; color: var(--moe-event); }
 .moe-lead { margin: 4px 0 0; max-width: 78ch; color: var(--moe-text); }
 .moe-lead:empty { display: none; }
 .moe-toolbar { display: flex; flex-wrap: wrap; gap: 10px 18px; align-items: center; margin: 14px 0 10px; }

@@ -5,7 +5,7 @@ import { defineView } from "./_frame.js";
 import { percent, plural } from "./_number.js";
 import { createPlayer } from "./_player.js";
 import { DETAIL_STYLE, showDetail, showHint } from "./_token_detail.js";
-import { STRIP_STYLE, buildStrip, neighbour, paintStrip } from "./_strip.js";
+import { STRIP_STYLE, buildStrip, markChosen, neighbour, paintStrip } from "./_strip.js";
 import { choiceAt, choicesOf, choicesSentence, colourRule, isSameText, looks, passageSentence, readTokens, tally, visible } from "./_tokens.js";
 
 /**
@@ -139,7 +139,14 @@ function showPassage(ui, state, frame) {
   const before = previous && isSameText(data, previous, passage) ? previous : null;
   frame.lead(passageSentence(data, passage, state.place, state.slot, before));
   ui.strip.setAttribute("aria-label", `${passage.name}: ${plural(passage.stop - passage.start, "token")}, coloured by expert of ${data.places[state.place].name}`);
-  if (state.token >= 0) showDetail(ui.detail, data, state.token, state.place);
+  showToken(ui, state);
+}
+
+/** @param {ReturnType<typeof layout>} ui @param {State} state marks the chosen token and tells all about it */
+function showToken(ui, { data, passage, tokens, token, place }) {
+  if (data === null) return;
+  markChosen(tokens, token < 0 ? -1 : token - data.passages[passage].start);
+  if (token >= 0) showDetail(ui.detail, data, token, place);
   else showHint(ui.detail);
 }
 
@@ -200,20 +207,20 @@ function wire(frame, ui, state, { refresh, goTo, stop }) {
   });
   on(ui.strip, "click", (event) => {
     const token = event.target instanceof Element ? event.target.closest("[data-token]") : null;
-    if (token !== null) pick(frame, state, Number(token.dataset.token), refresh);
+    if (token !== null) pick(frame, ui, state, Number(token.dataset.token));
   });
   on(ui.strip, "keydown", (event) => {
     const next = neighbour(state.tokens, event.key, document.activeElement ?? event.target);
     if (next === null && event.key !== "Escape") return;
     event.preventDefault();
-    pick(frame, state, next === null ? -1 : Number(next.dataset.token), refresh);
+    pick(frame, ui, state, next === null ? -1 : Number(next.dataset.token));
   });
 }
 
-/** @param {Frame} frame @param {State} state @param {number} token @param {() => void} refresh */
-function pick(frame, state, token, refresh) {
+/** @param {Frame} frame @param {ReturnType<typeof layout>} ui @param {State} state @param {number} token -1 for none */
+function pick(frame, ui, state, token) {
   state.token = token;
-  refresh();
+  showToken(ui, state);
   const data = state.data;
   if (data === null || token < 0) return;
   const passage = data.passages[state.passage];
