@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +33,16 @@ TOLERANCE: Mapping[torch.dtype, Mapping[str, float]] = {
 def one_thread_per_worker() -> None:
     """Two workers with two threads each would fight for two cores; sums stay in the same order too."""
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches_of_this_run(tmp_path_factory) -> Iterator[None]:
+    """Token caches go to a folder of this run, which its workers share, and never to the person's home."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "user-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,7 @@ def demo(*, out: Path | None, steps: int, seed: int) -> None:
 
 def train(*, request: Mapping[str, Any], settings: Mapping[str, Any], steps: int, out: Path | None) -> None:
     """Train a new run up to a step."""
-    TrainConfig.check_names(settings)
+    TrainConfig.check(settings)
     at_least("steps", steps, 0)
     folder = out or _new_folder("run")
     with Session(**request, folder=folder, config=TrainConfig(**settings)) as session:

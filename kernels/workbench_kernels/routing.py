@@ -76,9 +76,7 @@ def slots_to_rows(value: Float[Tensor, "T K"], row_of: Int[Tensor, "T K"], num_r
     return result
 
 
-def permute(
-    x: Float[Tensor, "T D"], rows: Int[Tensor, "N"], row_of: Int[Tensor, "T K"]
-) -> Float[Tensor, "N D"]:
+def permute(x: Float[Tensor, "T D"], rows: Int[Tensor, "N"], row_of: Int[Tensor, "T K"]) -> Float[Tensor, "N D"]:
     """The token of every row.
 
     Args:

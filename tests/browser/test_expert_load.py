@@ -83,7 +83,10 @@ def test_balanced_layers_have_nothing_that_stands_out(open_view, payload_of, sam
         "expert_load", payload_of("expert_load", load=group_of(samples, np.full((2, 4), 0.25, np.float32)))
     )
     assert page.locator(".moe-findings li").count() == 0
-    assert "Every expert got tokens." in page.locator(".moe-lead").text_content()
+    assert (
+        "At step 1, the work is even: no expert takes more than 1.0\u00d7 its fair share. Every expert got"
+        in page.locator(".moe-lead").text_content()
+    )
 
 
 def test_a_number_that_is_missing_is_not_drawn_as_zero(open_view, payload_of, samples):
@@ -124,7 +127,7 @@ def test_a_window_is_the_token_weighted_mean_of_its_steps(open_view, payload_of,
 
 def test_phases_are_shown_one_at_a_time(open_view, payload_of, samples):
     train, decoded = samples.load_group(steps=4, dead=None), samples.load_group(steps=3, dead=(1, 1))
-    decoded["phase"] = ("step", ["decode"] * 3)
+    decoded["phase"] = ("step", samples.text_array(["decode"] * 3))
     payload = payload_of("expert_load", load=xr.concat([train, decoded], "step"))
     page = open_view("expert_load", payload)
     assert "got no tokens (dead" not in page.locator(".moe-findings").text_content()

@@ -28,14 +28,26 @@ def router(router_name) -> type[Router]:
     return ROUTERS.get(router_name)
 
 
+def load_neighbour(name: str) -> ModuleType:
+    """A module beside this file, by its plain name; test folders are no packages."""
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+        module = module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
 @pytest.fixture(scope="session")
-def stage() -> ModuleType:
-    """The module beside this file; test folders are no packages."""
-    spec = spec_from_file_location("contracts_stage", Path(__file__).parent / "stage.py")
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def neighbour() -> Callable[[str], ModuleType]:
+    """Loads a module beside this file."""
+    return load_neighbour
+
+
+@pytest.fixture(scope="session")
+def stage(neighbour) -> ModuleType:
+    """Tokens, contexts and small models for a router."""
+    return neighbour("stage")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +78,8 @@ def plant(monkeypatch) -> Callable[[type[Router]], type[Router]]:
     def register(cls: type[Router]) -> type[Router]:
         entry = Entry("planted", f"{cls.__module__}:{cls.__qualname__}", cls)
         monkeypatch.setattr(
-            "workbench.core.registry.entry_points", lambda **group: [entry] if group == {"group": "workbench.routers"} else []
+            "workbench.core.registry.entry_points",
+            lambda **group: [entry] if group == {"group": "workbench.routers"} else [],
         )
         assert "planted" in ROUTERS.names()
         return cls

@@ -23,7 +23,9 @@ def build(cls: type[Experts], dtype: torch.dtype = torch.float64) -> Experts:
     return experts
 
 
-def case(dtype: torch.dtype = torch.float64, *, tokens: int = 7, drops: bool = True) -> tuple[torch.Tensor, SparseRouting]:
+def case(
+    dtype: torch.dtype = torch.float64, *, tokens: int = 7, drops: bool = True
+) -> tuple[torch.Tensor, SparseRouting]:
     """Tokens and a plan in which expert 3 has no row and some assignments are lost."""
     generator = torch.Generator().manual_seed(1)
     expert = torch.rand(tokens, 4, generator=generator).argsort(-1)[:, :2]
@@ -111,7 +113,16 @@ def check_few(cls: type[Experts], close) -> None:
     assert experts(none, empty, RouteContext()).shape == (0, WIDTH)
     many, _ = case()
     to_one = SparseRouting.from_topk(torch.full((7, 1), 2), torch.ones(7, 1), num_experts=COUNT)
-    rows = torch.cat([experts(row.unsqueeze(0), to_one.from_topk(torch.tensor([[2]]), torch.ones(1, 1), num_experts=COUNT), RouteContext()) for row in many])
+    rows = torch.cat(
+        [
+            experts(
+                row.unsqueeze(0),
+                to_one.from_topk(torch.tensor([[2]]), torch.ones(1, 1), num_experts=COUNT),
+                RouteContext(),
+            )
+            for row in many
+        ]
+    )
     torch.testing.assert_close(experts(many, to_one, RouteContext()), rows, **close)
 
 
@@ -159,7 +170,9 @@ class UsesItsOwn(WithFault):
 
 class IgnoresWeights(WithFault):
     def run(self, tensors, x, plan, context):
-        even = SparseRouting(expert=plan.expert, weight=torch.ones_like(plan.weight), kept=plan.kept, num_experts=plan.num_experts)
+        even = SparseRouting(
+            expert=plan.expert, weight=torch.ones_like(plan.weight), kept=plan.kept, num_experts=plan.num_experts
+        )
         return self.body.run(tensors, x, even, context)
 
 
@@ -176,7 +189,8 @@ class Drifting(WithFault):
 
 
 @pytest.mark.parametrize(
-    ("check", "fault"), [(check_copies, UsesItsOwn), (check_no_state, Drifting), (check_idle, IgnoresDrops)],
+    ("check", "fault"),
+    [(check_copies, UsesItsOwn), (check_no_state, Drifting), (check_idle, IgnoresDrops)],
     ids=lambda value: value.__name__,
 )
 def test_a_planted_fault_is_found(check, fault):
@@ -185,7 +199,8 @@ def test_a_planted_fault_is_found(check, fault):
 
 
 @pytest.mark.parametrize(
-    ("check", "fault"), [(check_one_at_a_time, IgnoresWeights), (check_parts, IgnoresDrops), (check_few, Drifting)],
+    ("check", "fault"),
+    [(check_one_at_a_time, IgnoresWeights), (check_parts, IgnoresDrops), (check_few, Drifting)],
     ids=lambda value: value.__name__,
 )
 def test_a_planted_miscalculation_is_found(check, fault, tolerance):

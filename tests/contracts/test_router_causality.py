@@ -20,9 +20,7 @@ def leaks(cls: type[Router], stage, phase: str) -> bool:
     """Whether any of several later tokens moves an earlier decision, in one sequence long enough to fill capacities."""
     router = stage.layer_of(cls).router
     batches = [stage.tokens_of(96, seed=seed) for seed in range(4)]
-    return any(
-        moves_the_past(router, stage, tokens, place, phase) for tokens in batches for place in (95, 80, 40, 5)
-    )
+    return any(moves_the_past(router, stage, tokens, place, phase) for tokens in batches for place in (95, 80, 40, 5))
 
 
 def check_causality(cls: type[Router], stage) -> None:

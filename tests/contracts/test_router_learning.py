@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ def task_gradients(cls: type[Router], stage) -> dict[str, torch.Tensor]:
     context = stage.context_of(layer.router, tokens, "train")
     out = layer.router(tokens.x, context).apply(tokens.x, layer.experts, context)
     own = {name: p for name, p in layer.router.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(out.square().mean(), own.values(), allow_unused=True, materialize_grads=True) if own else ()
+    found = (
+        torch.autograd.grad(out.square().mean(), own.values(), allow_unused=True, materialize_grads=True) if own else ()
+    )
     return dict(zip(own, found, strict=True))
 
 
@@ -139,7 +142,7 @@ class Excused(Top1):
 class UnknownLoss(Top1):
     """Top 1 that asks for a loss nobody has."""
 
-    loss_weights = {"spread": 0.1}
+    loss_weights = MappingProxyType({"spread": 0.1})
 
 
 class UnweightedLoss(Top1):
@@ -152,7 +155,7 @@ class UnweightedLoss(Top1):
 class InfiniteLoss(Top1):
     """Top 1 whose loss divides by the number of tokens."""
 
-    loss_weights = {"spread": 0.1}
+    loss_weights = MappingProxyType({"spread": 0.1})
 
     def losses(self, routing, load, token_loss):
         return {"spread": routing.prob.sum() / routing.num_tokens}
@@ -161,7 +164,7 @@ class InfiniteLoss(Top1):
 class DeadLoss(Top1):
     """Top 1 whose loss teaches nothing."""
 
-    loss_weights = {"spread": 0.1}
+    loss_weights = MappingProxyType({"spread": 0.1})
 
     def losses(self, routing, load, token_loss):
         return {"spread": routing.prob.detach().sum()}

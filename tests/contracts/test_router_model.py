@@ -108,7 +108,8 @@ def check_one_by_one(cls: type[Router], stage) -> None:
     """A single text decodes to the same tokens with a cache and without one."""
     model, sampling = stage.model_of(cls), Sampling(max_new_tokens=6, temperature=0.0)
     fast, slow = (
-        [int(step.token_ids) for step in generate(model, TEXTS[:1], sampling, recompute=again)] for again in (False, True)
+        [int(step.token_ids) for step in generate(model, TEXTS[:1], sampling, recompute=again)]
+        for again in (False, True)
     )
     assert fast == slow
 

@@ -134,13 +134,17 @@ class UnnormalisedProbabilities(Faulty):
 
 class NegativeWeights(Faulty):
     def faulty(self, logit, x):
-        return SparseRouting.from_topk(logit.argmin(-1, keepdim=True), logit.amin(-1, keepdim=True), num_experts=self.num_experts)
+        return SparseRouting.from_topk(
+            logit.argmin(-1, keepdim=True), logit.amin(-1, keepdim=True), num_experts=self.num_experts
+        )
 
 
 class WeightOfTheDropped(Faulty):
     def faulty(self, logit, x):
         weight, expert = logit.softmax(-1).max(-1, keepdim=True)
-        return SparseRouting.from_topk(expert, weight, keep=torch.arange(len(x)).unsqueeze(-1) < 3, num_experts=self.num_experts)
+        return SparseRouting.from_topk(
+            expert, weight, keep=torch.arange(len(x)).unsqueeze(-1) < 3, num_experts=self.num_experts
+        )
 
 
 class TheSameExpertTwice(Faulty):

@@ -27,7 +27,9 @@ def check_no_effect(cls: type[Router], stage) -> None:
     if not layer.router.steerable:
         bias = torch.linspace(-2, 2, stage.EXPERTS)
         bias[0] = -torch.inf
-        stage.assert_same(decided(layer, stage, tokens, "prefill", bias), decided(layer, stage, tokens, "prefill", None))
+        stage.assert_same(
+            decided(layer, stage, tokens, "prefill", bias), decided(layer, stage, tokens, "prefill", None)
+        )
 
 
 def check_ban(cls: type[Router], stage) -> None:

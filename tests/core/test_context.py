@@ -17,7 +17,13 @@ def test_at_changes_a_copy():
 def test_without_tokens_forgets_the_batch_and_keeps_the_place():
     index, bias = torch.arange(3), torch.zeros(4)
     context = RouteContext(
-        layer=2, phase="train", sequence=index, position=index, token_id=index, label=index, bias=bias,
+        layer=2,
+        phase="train",
+        sequence=index,
+        position=index,
+        token_id=index,
+        label=index,
+        bias=bias,
         attention=lambda values, query=None, key=None: (values, values),
     )
     bare = context.without_tokens()
@@ -25,7 +31,9 @@ def test_without_tokens_forgets_the_batch_and_keeps_the_place():
     assert (bare.layer, bare.phase, bare.bias is bias) == (2, "train", True)
 
 
-@pytest.mark.parametrize(("phase", "is_training"), [("train", True), ("eval", False), ("prefill", False), ("decode", False)])
+@pytest.mark.parametrize(
+    ("phase", "is_training"), [("train", True), ("eval", False), ("prefill", False), ("decode", False)]
+)
 def test_only_training_is_training(phase, is_training):
     assert RouteContext(phase=phase).is_training is is_training
 

@@ -97,7 +97,9 @@ def test_one_slot_that_is_one_token_is_that_token_s_expert():
     dispatch = torch.tensor([[[1.0]], [[0.0]]])
     combine = torch.tensor([[[0.0]], [[2.0]]])
     body = Affine(torch.tensor([[1.0]]), torch.tensor([[5.0]]))
-    out = SlotRouting(num_experts=1, dispatch=dispatch, combine=combine).apply(torch.tensor([[0.0], [9.0]]), body, RouteContext())
+    out = SlotRouting(num_experts=1, dispatch=dispatch, combine=combine).apply(
+        torch.tensor([[0.0], [9.0]]), body, RouteContext()
+    )
     # the slot is token 0, and token 1 alone reads it: 2 * (tanh(0) + 5).
     assert out.tolist() == [[0.0], [10.0]]
 
@@ -169,9 +171,7 @@ def test_autocast_reaches_the_mixtures_too(kind, assert_close):
     weights = draw(6, 2, 2, seed=1).detach().float().softmax(0)
     routing = {
         "slots": SlotRouting(num_experts=2, dispatch=weights, combine=weights),
-        "merged": MergedRouting(
-            num_experts=2, mixture=weights[:3, :, 0], group=torch.tensor([0, 1, 2, 0, 1, 1])
-        ),
+        "merged": MergedRouting(num_experts=2, mixture=weights[:3, :, 0], group=torch.tensor([0, 1, 2, 0, 1, 1])),
     }[kind]
     body = MLPExperts(8, 2, hidden=12)
     for parameter in body.parameters():
@@ -184,5 +184,7 @@ def test_autocast_reaches_the_mixtures_too(kind, assert_close):
 
 
 def test_the_rows_of_slots_are_a_sparse_plan_of_their_own():
-    plan = SparseRouting.identity(SlotRouting(num_experts=2, dispatch=torch.zeros(1, 2, 3), combine=torch.zeros(1, 2, 3)).demand)
+    plan = SparseRouting.identity(
+        SlotRouting(num_experts=2, dispatch=torch.zeros(1, 2, 3), combine=torch.zeros(1, 2, 3)).demand
+    )
     assert (plan.num_tokens, plan.weight.unique().tolist()) == (6, [1.0])

@@ -10,7 +10,13 @@ from workbench.core import Batch, Output, Site, SparseRouting, StepReport, Tally
 from workbench.core.records import CacheEvent, ControlEvent, ExpertKey
 
 SWAP = ControlEvent(
-    op="swap_router", args={"name": "switch"}, time_ns=5, actor="ada", accepted_step=9, applied_step=10, result="gate drawn anew"
+    op="swap_router",
+    args={"name": "switch"},
+    time_ns=5,
+    actor="ada",
+    accepted_step=9,
+    applied_step=10,
+    result="gate drawn anew",
 )
 
 
@@ -62,7 +68,17 @@ def test_a_report_is_plain_data_that_json_can_carry(report):
 
 def test_a_report_shows_losses_domains_and_events(report):
     html = report._repr_html_()
-    for text in ("step 10", "2.5000", "3.00e-04", "0.500", "5,123", "balance loss", "1.2500", "german [bit/byte]", "2.125"):
+    for text in (
+        "step 10",
+        "2.5000",
+        "3.00e-04",
+        "0.500",
+        "5,123",
+        "balance loss",
+        "1.2500",
+        "german [bit/byte]",
+        "2.125",
+    ):
         assert text in html
     assert "event: swap_router" in html
     assert "gate drawn anew" in html

@@ -12,7 +12,8 @@ SHAPE = "class Shape:\n    pass\n"
 CIRCLE = "from shelf_base import Shape\n\nclass Circle(Shape):\n    pass\n"
 TWO = CIRCLE + "\nclass Disc(Shape):\n    pass\n"
 NONE = "from shelf_base import Shape\n"
-HELPED = "from shelf_base import Shape\n\nclass _Hidden(Shape):\n    pass\n\nclass Other:\n    pass\n\nclass Square(Shape):\n    pass\n"
+HELPED = "from shelf_base import Shape\n\nclass _Hidden(Shape):\n    pass\n\nclass Other:\n    pass\n"
+HELPED += "\nclass Square(Shape):\n    pass\n"
 
 
 @dataclass
@@ -51,7 +52,9 @@ def outside(monkeypatch):
 
     def plant(group: str, name: str, loaded: type) -> None:
         entry = Entry(name, f"{loaded.__module__}:{loaded.__qualname__}", loaded)
-        monkeypatch.setattr("workbench.core.registry.entry_points", lambda **k: [entry] if k == {"group": group} else [])
+        monkeypatch.setattr(
+            "workbench.core.registry.entry_points", lambda **k: [entry] if k == {"group": group} else []
+        )
 
     return plant
 

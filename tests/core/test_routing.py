@@ -65,7 +65,7 @@ def test_a_decision_cannot_be_changed(plan):
 
 
 def test_equality_is_identity_for_records_of_tensors(plan):
-    assert plan == plan  # noqa: PLR0124 - comparing tensors would raise
+    assert plan == plan  # comparing tensors would raise
     assert plan != plan.pick(torch.arange(4))
     assert len({plan, plan}) == 1
 
@@ -73,7 +73,12 @@ def test_equality_is_identity_for_records_of_tensors(plan):
 def test_fields_beside_the_decision_are_kept_where_given():
     prob, carry, memory = torch.tensor([[0.9, 0.1]]), torch.ones(1, 3), torch.zeros(1, 2)
     plan = SparseRouting.from_mask(
-        torch.tensor([[True, False]]), prob, prob=prob, logit=prob.log(), carry=carry, memory=memory,
+        torch.tensor([[True, False]]),
+        prob,
+        prob=prob,
+        logit=prob.log(),
+        carry=carry,
+        memory=memory,
         ahead=torch.tensor([[1]]),
     )
     assert plan.prob is prob

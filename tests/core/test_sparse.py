@@ -13,9 +13,7 @@ KEPT = [[True, True], [False, True], [True, False]]
 
 @pytest.fixture
 def plan() -> SparseRouting:
-    return SparseRouting.from_topk(
-        torch.tensor(EXPERT), torch.tensor(WEIGHT), keep=torch.tensor(KEPT), num_experts=3
-    )
+    return SparseRouting.from_topk(torch.tensor(EXPERT), torch.tensor(WEIGHT), keep=torch.tensor(KEPT), num_experts=3)
 
 
 def test_demand_counts_what_was_asked_and_counts_what_is_computed(plan):

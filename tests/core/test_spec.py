@@ -72,7 +72,9 @@ def test_text_and_back_is_the_same_spec(args):
     assert Spec.parse(str(spec)) == spec
 
 
-@pytest.mark.parametrize("value", ["4", "true", "None", "inf", "", " a", "a,b", "[1", "a]", "it's", "x=y", "{[]}", "'q'", float("inf")])
+@pytest.mark.parametrize(
+    "value", ["4", "true", "None", "inf", "", " a", "a,b", "[1", "a]", "it's", "x=y", "{[]}", "'q'", float("inf")]
+)
 def test_a_word_is_never_read_back_as_something_else(value):
     args = {"before": 1, "key": value, "after": [2]}
     assert Spec.parse(str(Spec("x", args))).args == args
@@ -106,13 +108,15 @@ def test_a_class_without_arguments_says_so(registry):
 
 
 def test_the_layer_is_the_model_s_to_say_and_not_an_argument(registry):
-    with pytest.raises(ValueError, match="^lamp has no argument 'layer'"):
+    with pytest.raises(ValueError, match=r"^lamp has no argument 'layer'"):
         Spec("lamp", {"layer": 3}).build(registry, 8)
 
 
 def test_the_real_routers_are_behind_their_names():
     routers = Registry("workbench.routers", "workbench.core.router:Router")
-    with pytest.raises(LookupError, match=r"^workbench\.routers has no 'topk' \(did you mean 'top_k'\?\)\. Known names: "):
+    with pytest.raises(
+        LookupError, match=r"^workbench\.routers has no 'topk' \(did you mean 'top_k'\?\)\. Known names: "
+    ):
         Spec("topk").check(routers)
     with pytest.raises(ValueError, match=r"^switch has no argument 'top_k'\. It takes: capacity_factor, eval_capacity"):
         Spec("switch", {"top_k": 2}).check(routers)

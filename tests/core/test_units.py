@@ -28,7 +28,17 @@ def test_bytes(count, text):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0"), (999, "999"), (1000, "1.0 k"), (26_300_000, "26.3 M"), (7e9, "7.0 G"), (-1500, "-1.5 k"), (12.4, "12"), (999.7, "1.0 k"), (999_999, "1.0 M")],
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0 k"),
+        (26_300_000, "26.3 M"),
+        (7e9, "7.0 G"),
+        (-1500, "-1.5 k"),
+        (12.4, "12"),
+        (999.7, "1.0 k"),
+        (999_999, "1.0 M"),
+    ],
 )
 def test_counts(count, text):
     assert human_count(count) == text
@@ -50,7 +60,11 @@ def test_durations(seconds, text):
     assert human_seconds(seconds) == text
 
 
-@given(st.floats(0, 1e15) | st.integers(1, 4).map(lambda n: 1024**n - 0.001) | st.integers(1, 3).map(lambda n: 1000**n - 0.001))
+@given(
+    st.floats(0, 1e15)
+    | st.integers(1, 4).map(lambda n: 1024**n - 0.001)
+    | st.integers(1, 3).map(lambda n: 1000**n - 0.001)
+)
 def test_no_number_is_written_as_a_thousand_of_a_unit(count):
     number, unit = human_bytes(count).split()
     assert unit == "TiB" or float(number) < 1024

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from workbench.data import TrainedTokenizer, bundled, load_tokenizer
+from workbench.data import TrainedTokenizer, bundled, load_tokenizer, open_corpus
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 MIXED = load_tokenizer("mixed_bpe_4096")
@@ -37,6 +38,13 @@ def test_the_bundled_vocabulary_is_exactly_4096_with_every_byte_in_it(bpe):
     assert bpe.piece(bpe.end_id) == "<|endoftext|>"
     assert {bpe.token_bytes(index) for index in range(4096)} >= {bytes([byte]) for byte in range(256)}
     assert len({bpe.token_bytes(index) for index in range(4096)}) == 4096
+
+
+def test_the_card_tells_the_checksum_and_the_corpus_of_the_bundled_vocabulary():
+    folder = bundled("tokenizers/mixed_bpe_4096")
+    card = (folder / "README.md").read_text()
+    assert hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest() in card
+    assert f"fingerprint `{open_corpus('mixed').fingerprint[:16]}`" in card
 
 
 @given(text=TEXTS)

@@ -13,6 +13,9 @@ from workbench.core.mixture import MergedRouting, SlotRouting
 from workbench.core.sparse import SparseRouting
 from workbench.data import Batches, ByteTokenizer, load_tokenizer, open_corpus
 from workbench.model import KVCache, ModelConfig, Transformer
+from workbench.model.recorded import Answer
+from workbench.session import Session
+from workbench.trace.synth import synthetic_trace
 from workbench.train import SwapReport, TrainConfig
 
 LARGEST_BYTES = 5_000
@@ -46,6 +49,15 @@ def batches(folder: Path) -> Batches:
     return Batches(corpus, tokenizer, batch_size=2, sequence_length=16, seed=0, cache_folder=folder)
 
 
+def answer() -> Answer:
+    text = {"prompt": "Once " * 200, "text": "<b>upon</b> " * 200, "settings": "greedy"}
+    return Answer(num_tokens=50, seconds=0.5, trained_seconds=30.0, trace=synthetic_trace(num_tokens=8), **text)
+
+
+def session() -> Session:
+    return Session(model=config(), corpus="token_remap", batch_size=2, sequence_length=16)
+
+
 def swap() -> SwapReport:
     fresh = tuple(f"blocks.{layer}.moe.router.gate.weight" for layer in range(8))
     return SwapReport(before="top_k", after="switch", carried=(), fresh=fresh, num_experts=8)
@@ -53,6 +65,7 @@ def swap() -> SwapReport:
 
 # One row per class of object: how to make one, of the size that a notebook shows, with an empty folder to use.
 INSTANCES: dict[str, Callable[[Path], object]] = {
+    "Answer": lambda folder: answer(),
     "Batches": batches,
     "Corpus": lambda folder: open_corpus("token_remap"),
     "KVCache": lambda folder: KVCache(2),
@@ -61,11 +74,13 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
     ),
     "ModelConfig": lambda folder: config(),
     "Output": lambda folder: output(),
+    "Session": lambda folder: session(),
     "SlotRouting": lambda folder: SlotRouting(num_experts=4, dispatch=torch.rand(6, 4, 1), combine=torch.rand(6, 4, 1)),
     "SparseRouting": lambda folder: routing(),
     "StepReport": lambda folder: report(),
     "SwapReport": lambda folder: swap(),
     "Tokenizer": lambda folder: ByteTokenizer(),
+    "TraceAccessor": lambda folder: synthetic_trace().moe,
     "TrainConfig": lambda folder: TrainConfig(),
     "Transformer": lambda folder: Transformer(config()),
 }

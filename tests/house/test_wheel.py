@@ -48,3 +48,14 @@ def test_the_wheel_has_the_licence_and_the_command(wheel):
     assert b"Apache License" in files.read(licence)
     [commands] = [name for name in files.namelist() if name.endswith("entry_points.txt")]
     assert "workbench = workbench.cli:main" in files.read(commands).decode()
+
+
+def test_an_installed_wheel_finds_its_data(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from workbench.data.bundled import bundled;"
+        "print(bundled('corpora/mixed'), bundled('tokenizers'), sep='\\n')"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, check=True)
+    data = tmp_path / "workbench" / "_datasets"
+    assert found.stdout.decode().splitlines() == [str(data / "corpora" / "mixed"), str(data / "tokenizers")]

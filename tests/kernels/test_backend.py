@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from workbench_kernels import backend_of
 from workbench_kernels.backend import autocast_inputs
 

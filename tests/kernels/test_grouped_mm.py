@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from workbench_kernels import grouped_mm
 from workbench_kernels.reference import grouped_mm_ref
 
@@ -62,7 +61,12 @@ def test_what_is_frozen_gets_no_gradient(frozen):
 def test_a_nan_stays_in_its_row():
     rows = torch.ones(4, 2)
     rows[1, 0] = torch.nan
-    assert grouped_mm(rows, torch.ones(2, 3, 2), torch.tensor([2, 2])).isnan().all(-1).tolist() == [False, True, False, False]
+    assert grouped_mm(rows, torch.ones(2, 3, 2), torch.tensor([2, 2])).isnan().all(-1).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_autocast_computes_in_its_dtype(assert_close):

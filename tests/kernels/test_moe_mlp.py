@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from workbench_kernels import moe_mlp, token_mlp
 from workbench_kernels.reference import moe_mlp_ref
 
@@ -101,7 +100,6 @@ def test_an_expert_without_rows_gets_a_zero_gradient(plan_named, draw):
 def test_autocast_agrees_with_its_reference_under_autocast(plan_named, draw, assert_close):
     plan = plan_named("dropped")
     leaves = leaves_of(plan, draw, dtype=torch.float32)
-    x, weight, gate_up, down = leaves
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = fused(*leaves, plan)
     assert ours.dtype == torch.bfloat16

@@ -3,7 +3,6 @@
 import math
 
 import torch
-
 from workbench_kernels.reference import gate_ref, grouped_mm_ref, moe_mlp_ref, permute_ref, unpermute_ref
 
 
@@ -49,5 +48,8 @@ def test_an_expert_of_minus_one_adds_nothing():
 
 def test_no_tokens_give_no_tokens():
     none = torch.zeros(0, 2, dtype=torch.long)
-    assert moe_mlp_ref(torch.zeros(0, 3), none, torch.zeros(0, 2), torch.ones(1, 4, 3), torch.ones(1, 3, 2)).shape == (0, 3)
+    assert moe_mlp_ref(torch.zeros(0, 3), none, torch.zeros(0, 2), torch.ones(1, 4, 3), torch.ones(1, 3, 2)).shape == (
+        0,
+        3,
+    )
     assert unpermute_ref(torch.zeros(0, 3), none, torch.zeros(0, 2)).shape == (0, 3)

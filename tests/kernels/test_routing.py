@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from workbench_kernels import permute, unpermute
 from workbench_kernels.reference import permute_ref, unpermute_ref
 from workbench_kernels.routing import gather_sum, rows_to_slots, slots_to_rows

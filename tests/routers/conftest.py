@@ -27,7 +27,10 @@ def decide(with_logits) -> Callable[..., Routing]:
     """The decision of a router over the given logits."""
 
     def run(
-        cls: type[Router], logits: Sequence[Sequence[float]] | Tensor, context: RouteContext | None = None, **arguments: Any
+        cls: type[Router],
+        logits: Sequence[Sequence[float]] | Tensor,
+        context: RouteContext | None = None,
+        **arguments: Any,
     ) -> Routing:
         x = torch.as_tensor(logits, dtype=torch.float32)
         return with_logits(cls, x.shape[1], **arguments)(x, context or RouteContext())

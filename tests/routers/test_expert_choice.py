@@ -21,7 +21,9 @@ def test_a_later_token_takes_an_expert_away(decide, chosen):
     assert chosen(decide(ExpertChoiceRouter, changed, capacity_factor=1.0)) == [{1}, {0}]
 
 
-@pytest.mark.parametrize(("tokens", "experts", "factor"), [(128, 8, 2.0), (7, 4, 2.0), (100, 8, 1.0), (6, 4, 0.5), (5, 4, 9.0)])
+@pytest.mark.parametrize(
+    ("tokens", "experts", "factor"), [(128, 8, 2.0), (7, 4, 2.0), (100, 8, 1.0), (6, 4, 0.5), (5, 4, 9.0)]
+)
 def test_every_expert_gets_exactly_its_capacity(decide, tokens, experts, factor):
     routing = decide(ExpertChoiceRouter, torch.randn(tokens, experts), capacity_factor=factor)
     capacity = min(tokens, max(1, round(factor * tokens / experts)))
@@ -33,7 +35,11 @@ def test_a_token_may_get_every_expert_or_none(decide, chosen):
     logits = [[0.0, 0.0], [9.0, -9.0], [-9.0, 9.0]]
     sets = chosen(decide(ExpertChoiceRouter, logits, capacity_factor=4 / 3))
     assert sets == [{0, 1}, {0}, {1}]
-    assert chosen(decide(ExpertChoiceRouter, [[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]], capacity_factor=2 / 3)) == [{0, 1}, set(), set()]
+    assert chosen(decide(ExpertChoiceRouter, [[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]], capacity_factor=2 / 3)) == [
+        {0, 1},
+        set(),
+        set(),
+    ]
 
 
 def test_weights_are_the_probabilities_unchanged(decide, dense_weights):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from workbench_kernels.reference import gate_ref
 
 from workbench.routers._gate import Gate, check_top_k
-from workbench_kernels.reference import gate_ref
 
 
 def test_it_agrees_with_its_reference():

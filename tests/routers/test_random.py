@@ -11,7 +11,9 @@ from workbench.routers.random import RandomRouter
 
 def context_of(tokens: int, **fields) -> RouteContext:
     return RouteContext(
-        position=torch.arange(tokens), token_id=torch.arange(tokens) * 7 % 50, sequence=torch.zeros(tokens, dtype=torch.long),
+        position=torch.arange(tokens),
+        token_id=torch.arange(tokens) * 7 % 50,
+        sequence=torch.zeros(tokens, dtype=torch.long),
         **fields,
     )
 
@@ -74,5 +76,5 @@ def test_all_experts_are_all_experts():
 
 
 def test_more_choices_than_experts_are_refused():
-    with pytest.raises(ValueError, match="^top_k must be between 1 and num_experts=4, got 5; use more experts"):
+    with pytest.raises(ValueError, match=r"^top_k must be between 1 and num_experts=4, got 5; use more experts"):
         RandomRouter(8, 4, top_k=5)

@@ -21,13 +21,25 @@ FAMILIES: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     "mixtral": ("mixtral", "MixtralConfig", "MixtralTopKRouter", {"num_local_experts": EXPERTS}, {}),
     "olmoe": ("olmoe", "OlmoeConfig", "OlmoeTopKRouter", {"num_experts": EXPERTS}, {"renormalise": False}),
     "olmoe_normalised": (
-        "olmoe", "OlmoeConfig", "OlmoeTopKRouter", {"num_experts": EXPERTS, "norm_topk_prob": True}, {},
+        "olmoe",
+        "OlmoeConfig",
+        "OlmoeTopKRouter",
+        {"num_experts": EXPERTS, "norm_topk_prob": True},
+        {},
     ),
     "qwen2_moe": (
-        "qwen2_moe", "Qwen2MoeConfig", "Qwen2MoeTopKRouter", {"num_experts": EXPERTS}, {"renormalise": False},
+        "qwen2_moe",
+        "Qwen2MoeConfig",
+        "Qwen2MoeTopKRouter",
+        {"num_experts": EXPERTS},
+        {"renormalise": False},
     ),
     "qwen3_moe": (
-        "qwen3_moe", "Qwen3MoeConfig", "Qwen3MoeTopKRouter", {"num_experts": EXPERTS, "norm_topk_prob": True}, {},
+        "qwen3_moe",
+        "Qwen3MoeConfig",
+        "Qwen3MoeTopKRouter",
+        {"num_experts": EXPERTS, "norm_topk_prob": True},
+        {},
     ),
     "deepseek_v2": (
         "deepseek_v2",

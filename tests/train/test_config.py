@@ -27,10 +27,22 @@ def test_the_configuration_survives_json():
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0"),
         ({"schedule": "cosin"}, r"schedule must be one of wsd, cosine; got 'cosin' \(did you mean 'cosine'\?\)"),
         ({"dtype": "float23"}, r"dtype must be one of auto, float32, bfloat16; got 'float23' .*'float32'"),
-        ({"schedule": "cosine"}, "a cosine schedule needs num_steps"),
     ],
 )
 def test_a_wrong_value_is_refused(changes, message):
+    # by `check`, as the command line does: the constructor's signature is checked first while testing.
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.check(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"schedule": "cosine"}, "a cosine .* needs num_steps"),
+    ],
+)
+def test_the_constructor_refuses_too(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**changes)
 

@@ -29,10 +29,11 @@ def run_group(steps: int = 200, every: int = 20, domains: tuple[str, ...] = DOMA
                 (5200 + 300 * rng.normal(size=steps)).astype(np.float32),
                 {"units": "token/s"},
             ),
+            "tokens": ("step", step * 4096, {"units": "token"}),
             "wall_seconds": ("step", step * 0.59, {"units": "s"}),
             "eval_loss": (("step", "domain"), held_out, {"units": "bit/byte"}),
         },
-        coords={"step": step, "domain": list(domains)},
+        coords={"step": step, "domain": text_array(list(domains))},
     )
 
 
@@ -52,12 +53,15 @@ def load_group(
         {
             "load": (("step", "layer", "expert"), load, {"units": "1"}),
             "entropy": (("step", "layer"), entropy, {"units": "nat"}),
+            "prob_mean": (("step", "layer", "expert"), load, {"units": "1"}),
+            "cv": (("step", "layer"), load.std(-1) / load.mean(-1), {"units": "1"}),
+            "dead_fraction": (("step", "layer"), (load == 0).mean(-1, dtype=np.float32), {"units": "1"}),
             "dropped_fraction": (("step", "layer"), np.zeros((steps, layers), np.float32), {"units": "1"}),
             "tokens": ("step", np.full(steps, 4096), {"units": "token"}),
         },
         coords={
             "step": np.arange(1, steps + 1),
-            "phase": ("step", ["train"] * steps),
+            "phase": ("step", text_array(["train"] * steps)),
             "layer": np.arange(layers),
             "expert": np.arange(experts),
         },

@@ -52,15 +52,25 @@ def test_domains_have_first_last_and_change(samples):
     assert change.startswith("-")
 
 
-def test_attributes_are_rows_whatever_they_are_called(samples):
+def test_attributes_are_rows_and_nested_ones_are_settings(samples):
     trace = samples.whole_trace()
-    trace.attrs["corpus"] = json.dumps({"name": "mixed", "num_domains": 7})
-    rows = dict(run_facts(trace).rows)
-    assert rows["Corpus: name"] == "mixed"
-    assert rows["Model: preset"] == "tiny"
-    assert rows["Seed"] == "0"
-    assert rows["Recorded steps"] == "1 to 200"
-    assert rows["Change at step 120"] == "router changed to expert_choice (capacity_factor 2.0)"
+    trace.attrs["corpus"] = "mixed"
+    trace.attrs["train"] = json.dumps({"learning_rate": 0.003, "grad_clip": None})
+    facts = run_facts(trace)
+    run = samples.run_group()
+    assert facts.rows == [
+        ("Seed", "0"),
+        ("Device", "cpu, 2 cores"),
+        ("Tokenizer", "byte"),
+        ("Corpus", "mixed"),
+        ("Recorded steps", "1 to 200"),
+        ("Training tokens", "819,200"),
+        ("Last training loss [nats per token]", f"{float(run['loss'][-1]):.4f}"),
+        ("Training speed [tokens per second, median]", f"{float(run['tokens_per_second'].median()):,.0f}"),
+        ("Change at step 120", "router changed to expert_choice (capacity_factor 2.0)"),
+    ]
+    assert facts.settings == [("Model: preset", "tiny"), ("Model: num layers", "4"), ("Train: learning rate", "0.003")]
+    assert facts.made == "Recorded 2026-11-20T12:00:00Z on cpu, 2 cores with workbench 0.1.0, torch 2.13.0."
 
 
 def test_a_text_is_said_to_be_by_a_model_of_its_seconds(samples, trace_of):

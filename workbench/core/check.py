@@ -20,9 +20,7 @@ def one_of(label: str, value: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     if value not in names:
-        raise ValueError(
-            f"{label} must be one of {', '.join(names)}; got {value!r}{did_you_mean(str(value), names)}"
-        )
+        raise ValueError(f"{label} must be one of {', '.join(names)}; got {value!r}{did_you_mean(str(value), names)}")
     return value
 
 

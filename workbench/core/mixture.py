@@ -88,7 +88,7 @@ class MergedRouting(Routing):
     def apply(self, x: Float[Tensor, "T D"], experts: ExpertBody, context: RouteContext) -> Float[Tensor, "T D"]:
         """Average the parameters once per group, then run the group's tokens through them."""
         stacked, by_group = experts.tensors(), self.group.argsort(stable=True)
-        members = by_group.split(torch.bincount(self.group, minlength=len(self.mixture)).tolist())
+        members = torch.split(by_group, torch.bincount(self.group, minlength=len(self.mixture)).tolist())
         parts = []
         for share, member in zip(self.mixture, members, strict=True):
             if len(member):

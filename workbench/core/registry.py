@@ -41,8 +41,7 @@ class Registry:
         if name in outside:
             return outside[name].load()
         raise LookupError(
-            f"{self.package} has no {name!r}{did_you_mean(name, self.names())}. "
-            f"Known names: {', '.join(self.names())}."
+            f"{self.package} has no {name!r}{did_you_mean(name, self.names())}. Known names: {', '.join(self.names())}."
         )
 
     def name_of(self, cls: type) -> str:

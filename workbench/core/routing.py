@@ -92,13 +92,14 @@ class Routing(ABC):
         demand = self.demand
         total = int(demand.sum())
         busiest = int(demand.argmax()) if total else 0
+        share = int(demand[busiest]) / max(total, 1)
         dropped = total - int(self.counts.sum())
         return {
             "tokens": self.num_tokens,
             "experts": self.num_experts,
             "assignments": total,
             "dropped by capacity": f"{dropped} ({dropped / max(total, 1):.1%})",
-            "busiest expert": f"{busiest} with {int(demand[busiest]) / max(total, 1):.1%} (even load {1 / self.num_experts:.1%})",
+            "busiest expert": f"{busiest} with {share:.1%} (even load {1 / self.num_experts:.1%})",
             "experts without a token": int((demand == 0).sum()),
         }
 

@@ -43,9 +43,7 @@ class SparseRouting(Routing):
         return cls(expert=expert, weight=weight.float(), kept=keep, num_experts=num_experts, **fields)
 
     @classmethod
-    def from_mask(
-        cls, mask: Bool[Tensor, "T E"], weight: Float[Tensor, "T E"], **fields: Any
-    ) -> "SparseRouting":
+    def from_mask(cls, mask: Bool[Tensor, "T E"], weight: Float[Tensor, "T E"], **fields: Any) -> "SparseRouting":
         """A routing in which every token asks for the experts of its mask row, lowest index first."""
         tokens, experts = mask.shape
         width = int(mask.sum(-1).max()) if tokens else 0

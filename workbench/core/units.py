@@ -27,8 +27,8 @@ def human_seconds(seconds: float) -> str:
 
 def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
     # the next unit begins where this one would be rounded up to a whole of the next.
-    for unit in units:
+    for unit in units[:-1]:
         count /= base
         if abs(count) < base - 0.05:
-            break
-    return f"{count:.1f} {unit}"
+            return f"{count:.1f} {unit}"
+    return f"{count / base:.1f} {units[-1]}"

@@ -13,7 +13,7 @@ WORDS = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+(?!\S)|\s"
 # Pieces whose ends are always ends of `WORDS`, so that the tokens of a text are those of its pieces one after
 # the other. White space that does not end in a blank stays with what follows it, because `(?!\S)` looks there.
 _RUN = r"(?:[^\W\d_]+|(?:[^\w\s]|_)+|\d{1,3})"
-_PIECES = re.compile(rf"\s+(?= \S)| ?{_RUN}|\s+{_RUN}|\s+")
+_PIECES = re.compile(rf"\s+(?= \S)|\n+(?=\S)| ?{_RUN}|\s+{_RUN}|\s+")
 # Outside these characters Python and the library may disagree on what a letter or a space is.
 _PLAIN = re.compile(r"[\t\n -~\u00a0-\u1fff\u2010-\u2fff]*")
 _MOST_WORDS = 1 << 18

@@ -42,7 +42,6 @@ def check_top_k(top_k: int, num_experts: int) -> int:
     """
     if not 1 <= top_k <= num_experts:
         raise ValueError(
-            f"top_k must be between 1 and num_experts={num_experts}, got {top_k}; "
-            "use more experts or a smaller top_k"
+            f"top_k must be between 1 and num_experts={num_experts}, got {top_k}; use more experts or a smaller top_k"
         )
     return top_k

@@ -26,9 +26,7 @@ def steer(score: Float[Tensor, "T E"], bias: Float[Tensor, "E"] | None) -> Float
     return score if bias is None else score + bias
 
 
-def limit_to_groups(
-    score: Float[Tensor, "T E"], groups: int, groups_kept: int, value: str
-) -> Float[Tensor, "T E"]:
+def limit_to_groups(score: Float[Tensor, "T E"], groups: int, groups_kept: int, value: str) -> Float[Tensor, "T E"]:
     """The scores with all but the best groups of experts set to -inf.
 
     Masking with 0 instead would let a masked expert beat a kept one whose biased score is negative.

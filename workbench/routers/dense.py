@@ -39,6 +39,4 @@ class DenseRouter(Router):
         prob = logit.softmax(-1)
         weight = prob if keep is None else prob * keep
         expert = torch.arange(self.num_experts, device=x.device).expand(len(x), -1)
-        return SparseRouting.from_topk(
-            expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit
-        )
+        return SparseRouting.from_topk(expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit)

@@ -50,6 +50,4 @@ class ExpertChoiceRouter(Router):
         token, keep = best(steer(prob, context.bias).t(), capacity, may_ban=context.bias is not None)
         weight = prob.t().gather(1, token)
         weight = weight if keep is None else weight * keep
-        return SparseRouting.from_expert_choice(
-            token, weight, keep=keep, num_tokens=len(x), prob=prob, logit=logit
-        )
+        return SparseRouting.from_expert_choice(token, weight, keep=keep, num_tokens=len(x), prob=prob, logit=logit)

@@ -84,9 +84,7 @@ class SwitchRouter(Router):
             keep = keep_first(expert, self.num_experts, capacity, wanted=keep)
         weight = prob.gather(1, expert)
         weight = weight if keep is None else weight * keep
-        return SparseRouting.from_topk(
-            expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit
-        )
+        return SparseRouting.from_topk(expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit)
 
     def _jittered(self, x: Float[Tensor, "T D"], context: RouteContext) -> Float[Tensor, "T D"]:
         if not (context.is_training and self.jitter):

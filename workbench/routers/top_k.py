@@ -109,9 +109,7 @@ class TopKRouter(Router):
             ranking = limit_to_groups(ranking, self.groups, self.groups_kept, self.group_value)
         expert, keep = best(ranking, self.top_k, may_ban=context.bias is not None)
         weight = self._weight(logit if self.score == "softmax_chosen" else score, expert, keep)
-        return SparseRouting.from_topk(
-            expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit
-        )
+        return SparseRouting.from_topk(expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit)
 
     def _weight(
         self, score: Float[Tensor, "T E"], expert: Int[Tensor, "T K"], keep: Tensor | None

@@ -57,13 +57,7 @@ def from_arrays(
     tokens = len(token_id)
     steps = np.zeros(tokens, dtype=np.int64) if step is None else step
     sequences = np.zeros(tokens, dtype=np.int64) if sequence is None else sequence
-    if not len(expert) == len(steps) == len(sequences) == tokens:
-        raise ValueError(
-            f"one row per token expected: token_id has {tokens}, expert {len(expert)}, step {len(steps)}, "
-            f"sequence {len(sequences)}"
-        )
-    if tokens and not -1 <= expert.min() <= expert.max() < num_experts:
-        raise ValueError(f"expert must be -1 or below num_experts={num_experts}, got {expert.min()} to {expert.max()}")
+    _require_fit({"token_id": token_id, "expert": expert, "step": steps, "sequence": sequences}, num_experts)
     filled = expert >= 0
     if weight is None:
         weight = filled / np.maximum(filled.sum(-1, keepdims=True), 1)
@@ -104,6 +98,15 @@ def to_table(trace: Trace) -> dict[str, npt.NDArray[Any]]:
     table |= {name: routing[name].values[site] for name in of_site}
     table["slot"] = slot
     return table | {name: routing[name].values[site, token, slot] for name in ("expert", "weight", "kept")}
+
+
+def _require_fit(arrays: Mapping[str, npt.NDArray[Any]], num_experts: int) -> None:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"one row per token expected, got {', '.join(f'{k} {n}' for k, n in lengths.items())}")
+    expert = arrays["expert"]
+    if expert.size and not -1 <= expert.min() <= expert.max() < num_experts:
+        raise ValueError(f"expert must be -1 or below num_experts={num_experts}, got {expert.min()} to {expert.max()}")
 
 
 def _sites(

@@ -1,6 +1,6 @@
 """The training configuration: everything beside model and data that a resumed run must know."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -13,16 +13,14 @@ __all__ = ["TrainConfig"]
 ScheduleName = Literal["wsd", "cosine"]
 DTypeName = Literal["auto", "float32", "bfloat16"]
 
-_AT_LEAST_ONE = ("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows")
-_AT_LEAST_ZERO = (
-    "learning_rate",
-    "warmup_steps",
-    "weight_decay",
-    "grad_clip",
-    "evaluate_every",
-    "checkpoint_every",
-)
+_AT_LEAST = {
+    **dict.fromkeys(("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows"), 1),
+    **dict.fromkeys(("learning_rate", "warmup_steps", "weight_decay", "grad_clip", "evaluate_every"), 0),
+    "checkpoint_every": 0,
+    "num_steps": 1,
+}
 _SHARES = ("decay_share", "final_share", "beta1", "beta2")
+_WORDS: Mapping[str, Any] = {"schedule": ScheduleName, "dtype": DTypeName}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +74,29 @@ class TrainConfig:
     keep_checkpoints: int = 3
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_type(field.name, vars(self)[field.name], field.type)
-        for name in _AT_LEAST_ONE:
-            at_least(name, vars(self)[name], 1)
-        for name in _AT_LEAST_ZERO:
-            at_least(name, vars(self)[name], 0)
-        for name in _SHARES:
-            within(name, vars(self)[name], 0, 1)
-        one_of("schedule", self.schedule, get_args(ScheduleName))
-        one_of("dtype", self.dtype, get_args(DTypeName))
-        if self.num_steps is not None:
-            at_least("num_steps", self.num_steps, 1)
+        self.check(vars(self))
         if self.schedule == "cosine" and self.num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends; got None")
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Nothing, if every option exists and has a value that is allowed, each for itself.
+
+        Raises:
+            ValueError: one is unknown, of another type, or out of its range; the message names it.
+        """
+        types = {field.name: field.type for field in fields(cls)}
+        for name, value in options.items():
+            if name not in types:
+                hint = did_you_mean(name, types)
+                raise ValueError(f"there is no training option {name!r}{hint}; the options: {', '.join(types)}")
+            check_type(name, value, types[name])
+            if name in _AT_LEAST and value is not None:
+                at_least(name, value, _AT_LEAST[name])
+            if name in _SHARES:
+                within(name, value, 0, 1)
+            if name in _WORDS:
+                one_of(name, value, get_args(_WORDS[name]))
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain data."""
@@ -100,23 +107,10 @@ class TrainConfig:
         """The configuration saved by `to_json`.
 
         Raises:
-            ValueError: a field that this version does not know.
+            ValueError: an option that this version does not know, or a value that it does not allow.
         """
-        cls.check_names(data)
+        cls.check(data)
         return cls(**data)
-
-    @classmethod
-    def check_names(cls, names: Iterable[str]) -> None:
-        """Nothing, if every name is a training option.
-
-        Raises:
-            ValueError: one is not; the message lists those that are.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in names:
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise ValueError(f"there is no training option {name!r}{hint}; the options: {', '.join(known)}")
 
     def _repr_html_(self) -> str:
         return facts("TrainConfig", self.to_json())

@@ -33,12 +33,21 @@ SAMPLES = {
 }
 
 
-def train_samples(folder: Path, *, steps: int = _STEPS) -> None:
+def train_samples(
+    folder: Path, *, steps: int = _STEPS, corpus: str = "mixed", batch_size: int = 16, sequence_length: int = 256
+) -> None:
     """Train every sample model up to a step, each in a run of its own below the folder."""
-    config = TrainConfig(num_steps=steps, checkpoint_every=50, keep_checkpoints=2)
+    config = TrainConfig(
+        num_steps=steps,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        checkpoint_every=50,
+        keep_checkpoints=2,
+    )
     for name, model in SAMPLES.items():
         run = folder / name
-        trainer = resume_training(run) if run.exists() else start_training(Request(model=model), config, folder=run)
+        request = Request(model=model, corpus=corpus)
+        trainer = resume_training(run) if run.exists() else start_training(request, config, folder=run)
         sys.stderr.write(f"{name}: step {trainer.step} of {steps}\n")
         missing = max(0, steps - trainer.step)
         for _ in with_progress(trainer.run(missing), missing):

@@ -106,7 +106,8 @@ def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
         views="".join(f'<div id="{name}" data-show="{name}" data-payload="payload-{name}"></div>' for name in payloads),
         payloads="".join(_data_block(name, payload) for name, payload in payloads.items()),
         samples=_samples(samples, facts),
-        facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.rows),
+        facts=_list(facts.rows),
+        settings=_settings(facts),
         domains=_domain_table(facts),
         notes="".join(f"<p>{escape(text)}</p>" for text in _notes(list(payloads.values()))),
     )
@@ -140,6 +141,17 @@ def _samples(samples: Sequence[TextSample], facts: RunFacts) -> str:
     note = '<p class="note">Plain: the prompt. Bold: what the model added.</p>'
     title = '<h2 id="samples">What does it write?</h2>'
     return f'<section aria-labelledby="samples">{title}{note}{"".join(figures)}</section>'
+
+
+def _list(rows: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in rows)
+
+
+def _settings(facts: RunFacts) -> str:
+    if not facts.settings:
+        return ""
+    title = f"<summary>All {len(facts.settings)} settings</summary>"
+    return f'<details>{title}<dl class="facts">{_list(facts.settings)}</dl></details>'
 
 
 def _domain_table(facts: RunFacts) -> str:

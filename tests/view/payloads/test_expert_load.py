@@ -67,7 +67,7 @@ def test_steps_without_a_number_do_not_count(decode, samples, trace_of):
 
 def test_phases_stay_apart(decode, samples, trace_of):
     train, decoded = samples.load_group(steps=4), samples.load_group(steps=3, dead=(0, 0))
-    decoded["phase"] = ("step", ["decode"] * 3)
+    decoded["phase"] = ("step", samples.text_array(["decode"] * 3))
     both = xr.concat([train, decoded], "step")
     header, arrays = decode(expert_load_payload(trace_of(load=both)))
     assert header["phases"] == ["train", "decode"]

@@ -87,8 +87,8 @@ function drawCell(context, grid, layer, expert, cell, colour) {
   if (isRoomy && cell.kind !== "none") {
     context.font = `11.5px ${colour("font")}`;
     const value = cell.load * 100;
-    const text = value < 10 ? value.toFixed(1) : value.toFixed(0);
-    context.fillText(width >= 44 && sign !== "" ? `${sign} ${text}` : text, middleX, middleY);
+    const text = value < 10 || (width >= 48 && value < 99.95) ? value.toFixed(1) : value.toFixed(0);
+    context.fillText(width >= 48 && sign !== "" ? `${sign} ${text}` : text, middleX, middleY);
   } else if (sign !== "" && width >= 8 && height >= 9) {
     context.font = `${Math.min(15, height - 1)}px ${colour("font")}`;
     context.fillText(sign, middleX, middleY);

@@ -106,7 +106,8 @@ export function headline({ layers }, grid, when) {
   if (finite.length === 0) return `${when} nothing was routed.`;
   const top = finite.reduce((best, place) => (place.cell.ratio > best.cell.ratio ? place : best));
   const idle = where(grid, ({ kind }) => kind === "none").length;
-  const busiest =
+  const even = `${when} the work is even: no expert takes more than ${times(top.cell.ratio)} its fair share.`;
+  const busiest = top.cell.ratio < 1.1 ? even :
     `${when} the busiest is expert ${top.expert} of layer ${layers[top.layer]}: ${percent(top.cell.load)} of its layer's assignments, ` +
     `${times(top.cell.ratio)} its fair share.`;
   const rest = idle > 0 ? `${plural(idle, "expert")} of ${finite.length} got no tokens at all.` : "Every expert got tokens.";
