@@ -29,6 +29,7 @@ setup-dev:
 	@$(PYTHON) workbench/bootstrap.py --extras dev
 
 workbench: setup ## open JupyterLab on the tour (PORT=8888)
+	$(BIN)/python -m workbench.data.prepare
 	$(BIN)/jupyter-lab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb
 
 demo: setup ## train, swap the router, generate, write a report: two minutes, no display needed

@@ -80,7 +80,9 @@ def distance(found, exact):
 
 def bench_moe_mlp():
     peers = {"moe_mlp": ours, "loop over experts": loop, "F.grouped_mm": grouped}
-    print(f"\ncpu, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, {RUNS} interleaved runs, seed 0")
+    print(
+        f"\ncpu, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, {RUNS} interleaved runs, seed 0"
+    )
     print(f"{'shape T/D/E/K/F':>24} {'':20}{'forward ms':>11}{'both ms':>9}{'best':>8}{'error':>10}{'worst grad':>11}")
     for name, shape in SHAPES.items():
         tensors, expert = inputs(*shape, torch.float32)
@@ -91,10 +93,11 @@ def bench_moe_mlp():
         for _ in range(RUNS):
             for peer, function in peers.items():
                 results[peer].append(timed(function, tensors, expert, grad))
+        label = f"{name} {'/'.join(map(str, shape))}"
         for peer, runs in results.items():
             worst = max(distance(a, b) for a, b in zip(runs[0][3], true_grads, strict=True))
             print(
-                f"{name + ' ' + '/'.join(map(str, shape)):>24} {peer:20}{statistics.median(r[0] for r in runs) * 1e3:11.2f}"
+                f"{label:>24} {peer:20}{statistics.median(r[0] for r in runs) * 1e3:11.2f}"
                 f"{statistics.median(r[1] for r in runs) * 1e3:9.2f}{min(r[1] for r in runs) * 1e3:8.2f}"
                 f"{distance(runs[0][2], truth):10.1e}{worst:11.1e}"
             )

@@ -14,5 +14,7 @@ CODE = (
 def bench_import_of_workbench():
     results = [subprocess.check_output([sys.executable, "-c", CODE], text=True).split() for _ in range(RUNS)]
     seconds = [float(took) for took, _ in results]
-    print(f"\nimport workbench: median {statistics.median(seconds) * 1e3:.1f} ms, least {min(seconds) * 1e3:.1f} ms over "
-          f"{RUNS} interpreters (goal: under 200 ms); torch loaded: {results[0][1]}")
+    print(
+        f"\nimport workbench: median {statistics.median(seconds) * 1e3:.1f} ms, least {min(seconds) * 1e3:.1f} ms over "
+        f"{RUNS} interpreters (goal: under 200 ms); torch loaded: {results[0][1]}"
+    )

@@ -5,10 +5,10 @@ import time
 
 import torch
 
-from workbench.model.config import preset
-from workbench.model.transformer import Transformer, initialise
 from workbench.data.batches import Batches
 from workbench.data.catalog import load_tokenizer, open_corpus
+from workbench.model.config import preset
+from workbench.model.transformer import Transformer, initialise
 from workbench.trace.record import Recorder
 from workbench.trace.store import TraceWriter
 from workbench.train.config import TrainConfig
@@ -37,8 +37,16 @@ def bench_recording_at_small(tmp_path):
     recorder.flush()
     flush = time.perf_counter() - began
     with_, without = (statistics.median(seconds[name][2:]) for name in ("with", "without"))
-    print(f"\nsmall, 16 x 256 tokens, float32, cpu, {torch.get_num_threads()} threads, {STEPS} interleaved steps, seed 0")
-    print(f"median step with recording {with_ * 1e3:.1f} ms, without {without * 1e3:.1f} ms: "
-          f"{(with_ / without - 1) * 100:+.1f} %; minima {min(seconds['with']) / min(seconds['without']) * 100 - 100:+.1f} %")
-    print(f"packing and writing a block of {STEPS} steps {flush * 1e3:.1f} ms, {flush / STEPS / without * 100:.2f} % of a step "
-          "(goal: under 3 % in all)")
+    print(
+        f"\nsmall, 16 x 256 tokens, float32, cpu, {torch.get_num_threads()} threads, {STEPS} interleaved steps, seed 0"
+    )
+    print(
+        f"median step with recording {with_ * 1e3:.1f} ms, without {without * 1e3:.1f} ms: "
+        f"{(with_ / without - 1) * 100:+.1f} %; "
+        f"minima {min(seconds['with']) / min(seconds['without']) * 100 - 100:+.1f} %"
+    )
+    print(
+        f"packing and writing a block of {STEPS} steps {flush * 1e3:.1f} ms, "
+        f"{flush / STEPS / without * 100:.2f} % of a step "
+        "(goal: under 3 % in all)"
+    )

@@ -82,17 +82,23 @@ def bench_small_against_olmoe():
             seconds[name].append(took)
             losses[name].append(loss)
     tokens = 16 * 256
-    print(f"\nsmall, 16 x 256 tokens, float32, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-          f"transformers {transformers.__version__}, {STEPS} interleaved steps after one warm-up, seed 0")
+    print(
+        f"\nsmall, 16 x 256 tokens, float32, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, {STEPS} interleaved steps after one warm-up, seed 0"
+    )
     print(f"{'':32}{'tokens/s median':>17}{'best':>9}{'parameters':>12}   first and last loss")
     for name, trained in contenders.items():
         own = seconds[name][1:]
         count = sum(p.numel() for p in trained.model.parameters())
-        print(f"{name:32}{tokens / statistics.median(own):17,.0f}{tokens / min(own):9,.0f}{count:12,}"
-              f"   {losses[name][0]:.3f} {losses[name][-1]:.3f}")
+        print(
+            f"{name:32}{tokens / statistics.median(own):17,.0f}{tokens / min(own):9,.0f}{count:12,}"
+            f"   {losses[name][0]:.3f} {losses[name][-1]:.3f}"
+        )
     ours, peer = (seconds[name][1:] for name in contenders)
-    print(f"ratio of medians {statistics.median(peer) / statistics.median(ours):.2f}, "
-          f"of minima {min(peer) / min(ours):.2f} (goal: at least 1.00)")
+    print(
+        f"ratio of medians {statistics.median(peer) / statistics.median(ours):.2f}, "
+        f"of minima {min(peer) / min(ours):.2f} (goal: at least 1.00)"
+    )
 
 
 def bench_peak_memory_of_small_training():
@@ -102,5 +108,7 @@ def bench_peak_memory_of_small_training():
     for _ in range(2):
         step_seconds(ours, token_ids)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"\npeak resident memory of the process {peak / 1024:,.0f} MiB, {before / 1024:,.0f} MiB before these steps; "
-          "run this bench alone for the peak of `small` training")
+    print(
+        f"\npeak resident memory of the process {peak / 1024:,.0f} MiB, {before / 1024:,.0f} MiB before these steps; "
+        "run this bench alone for the peak of `small` training"
+    )

@@ -1,7 +1,8 @@
 """Does `small` beat a dense model of equal active parameters after 2 M tokens? Three seeds each, paired.
 
 Run as `python tests/bench/study_moe_against_dense.py runs/study`; about an hour on two cores. It can be
-killed and started again: finished runs are read, a started one goes on. Both kinds see the same batches
+killed and started again: finished runs are read, a started one goes on. A second argument, `moe` or `dense`,
+trains that kind alone, so that two processes can share the work. Both kinds see the same batches
 in the same order, and the same optimiser settings; held-out loss is bits per byte over 32 windows of
 each domain.
 """
@@ -38,8 +39,14 @@ def trained(folder: Path, model: ModelConfig, seed: int) -> dict[str, object]:
     base = TrainConfig()
     steps = -(-TOKENS // (base.batch_size * base.sequence_length))
     config = replace(
-        base, seed=seed, num_steps=steps, schedule="cosine", checkpoint_every=50, keep_checkpoints=2,
-        evaluation_windows=32, dtype="float32",
+        base,
+        seed=seed,
+        num_steps=steps,
+        schedule="cosine",
+        checkpoint_every=50,
+        keep_checkpoints=2,
+        evaluation_windows=32,
+        dtype="float32",
     )
     started = (folder / "run.json").exists()
     trainer = resume_training(folder) if started else start_training(Request(model=model), config, folder=folder)
@@ -57,25 +64,35 @@ def trained(folder: Path, model: ModelConfig, seed: int) -> dict[str, object]:
     return result
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, only: tuple[str, ...]) -> None:
+    chosen = {kind: model for kind, model in kinds().items() if not only or kind in only}
     results = {
         (kind, seed): trained(folder / f"{kind}-{seed}", model, seed)
         for seed in SEEDS
-        for kind, model in kinds().items()
+        for kind, model in chosen.items()
     }
+    if len(chosen) == len(kinds()):
+        show(results)
+
+
+def show(results: dict[tuple[str, int], dict[str, object]]) -> None:
     domains = list(results["moe", 0]["bits_per_byte"])
-    rows = [f"| {'domain':20} | dense | MoE | MoE - dense per seed |", "|---|---|---|---|"]
+    rows = [f"| {'domain':12} | dense | MoE | MoE - dense per seed |", "|---|---|---|---|"]
     for domain in [*domains, "mean"]:
-        values = {
-            kind: [_score(results[kind, seed]["bits_per_byte"], domain) for seed in SEEDS] for kind in kinds()
-        }
+        values = {kind: [_score(results[kind, seed]["bits_per_byte"], domain) for seed in SEEDS] for kind in kinds()}
         gaps = [m - d for m, d in zip(values["moe"], values["dense"], strict=True)]
         cells = " | ".join(
             f"{statistics.mean(values[kind]):.4f} ± {statistics.stdev(values[kind]):.4f}" for kind in ("dense", "moe")
         )
-        rows.append(f"| {domain:20} | {cells} | {', '.join(f'{gap:+.4f}' for gap in gaps)} |")
+        rows.append(f"| {domain:12} | {cells} | {', '.join(f'{gap:+.4f}' for gap in gaps)} |")
+    for kind in kinds():
+        facts = results[kind, 0]
+        rows.append(
+            f"{kind}: {facts['parameters']:,} parameters, {facts['active_parameters']:,} active, "
+            f"{facts['tokens']:,} tokens"
+        )
+    rows.append(f"float32 on cpu, torch {torch.__version__}, seeds {', '.join(map(str, SEEDS))}, 32 windows per domain")
     sys.stdout.write("\n".join(rows) + "\n")
-    sys.stdout.write(f"device cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, float32\n")
 
 
 def _score(values: dict[str, float], domain: str) -> float:
@@ -83,4 +100,4 @@ def _score(values: dict[str, float], domain: str) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/study"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/study"), tuple(sys.argv[2:]))

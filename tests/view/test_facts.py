@@ -65,8 +65,8 @@ def test_attributes_are_rows_and_nested_ones_are_settings(samples):
         ("Corpus", "mixed"),
         ("Recorded steps", "1 to 200"),
         ("Training tokens", "819,200"),
-        ("Last training loss [nats per token]", f"{float(run['loss'][-1]):.4f}"),
-        ("Training speed [tokens per second, median]", f"{float(run['tokens_per_second'].median()):,.0f}"),
+        ("Last loss [nats per token]", f"{float(run['loss'][-1]):.4f}"),
+        ("Tokens per second, median", f"{float(run['tokens_per_second'].median()):,.0f}"),
         ("Change at step 120", "router changed to expert_choice (capacity_factor 2.0)"),
     ]
     assert facts.settings == [("Model: preset", "tiny"), ("Model: num layers", "4"), ("Train: learning rate", "0.003")]

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Integer
 from platformdirs import user_cache_path
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from workbench.core.units import human_bytes
 from workbench.data.corpus import Corpus, Document, Split

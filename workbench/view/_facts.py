@@ -171,9 +171,9 @@ def _rows(attrs: Mapping[str, Any], numbers: Mapping[str, Any], events: list[dic
     if "tokens" in numbers:
         rows.append(("Training tokens", f"{numbers['tokens']:,}"))
     if "last_loss" in numbers:
-        rows.append((f"Last training loss [{numbers['loss_unit']}]", f"{numbers['last_loss']:.4f}"))
+        rows.append((f"Last loss [{numbers['loss_unit']}]", f"{numbers['last_loss']:.4f}"))
     if np.isfinite(numbers.get("tokens_per_second", np.nan)):
-        rows.append(("Training speed [tokens per second, median]", f"{numbers['tokens_per_second']:,.0f}"))
+        rows.append(("Tokens per second, median", f"{numbers['tokens_per_second']:,.0f}"))
     return rows + [(f"Change at step {event['step']:,}", event["label"]) for event in events]
 
 

@@ -15,13 +15,14 @@ function chip({ expert, weight, isKept }, largest) {
   return element;
 }
 
-/** @param {TokenData} data @param {number} token @returns {[string, string][]} */
-function identity(data, token) {
+/** @param {TokenData} data @param {number} token @param {string} kind of its passage @returns {[string, string][]} */
+function identity(data, token, kind) {
   /** @type {[string, string][]} */
   const rows = [["Position", `${data.position[token]} of sequence ${data.sequence[token]}`], ["Token id", String(data.tokenId[token])]];
   if (data.domain[token] >= 0) rows.push(["Domain", data.domains[data.domain[token]]]);
   const phase = data.phases[data.phase[token]];
-  rows.push(["Phase", { train: "training", eval: "evaluation", prefill: "prompt", decode: "written by the model" }[phase] ?? phase]);
+  const words = { train: "training batch", eval: "held-out text", prefill: "prompt", decode: "written by the model" }[phase] ?? phase;
+  rows.push(["Part of", kind === "probe" ? "the probe text" : words]);
   return rows;
 }
 
@@ -29,9 +30,9 @@ function identity(data, token) {
  * @param {HTMLElement} host
  * @param {TokenData} data
  * @param {number} token
- * @param {number} place the layer chosen in the view
+ * @param {{ place: number, kind: string }} context the layer chosen in the view; the kind of the token's passage
  */
-export function showDetail(host, data, token, place) {
+export function showDetail(host, data, token, { place, kind }) {
   const lines = data.places.map(({ name }, i) => {
     const choices = choicesOf(data, token, i);
     const largest = Math.max(0, ...choices.filter(({ isKept }) => isKept).map(({ weight }) => weight));
@@ -41,7 +42,7 @@ export function showDetail(host, data, token, place) {
   const kept = data.places.reduce((sum, _, i) => sum + choicesOf(data, token, i).filter(({ isKept }) => isKept).length, 0);
   host.replaceChildren(
     h("p", { class: "moe-detail-token" }, visible(data.pieces[token])),
-    h("dl", { class: "moe-facts" }, ...identity(data, token).flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])),
+    h("dl", { class: "moe-facts" }, ...identity(data, token, kind).flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])),
     h(
       "table",
       { class: "moe-detail-table" },

@@ -146,7 +146,7 @@ function showPassage(ui, state, frame) {
 function showToken(ui, { data, passage, tokens, token, place }) {
   if (data === null) return;
   markChosen(tokens, token < 0 ? -1 : token - data.passages[passage].start);
-  if (token >= 0) showDetail(ui.detail, data, token, place);
+  if (token >= 0) showDetail(ui.detail, data, token, { place, kind: data.passages[passage].kind });
   else showHint(ui.detail);
 }
 
