@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from workbench_kernels.reference import moe_mlp_ref
 
 import workbench.experts.mlp as module
 from workbench.core import RouteContext, SparseRouting
 from workbench.experts.mlp import MLPExperts
-from workbench_kernels.reference import moe_mlp_ref
 
 
 @pytest.fixture

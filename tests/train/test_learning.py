@@ -1,5 +1,7 @@
 """Does it learn? A small model on a task whose best possible loss is known."""
 
+from dataclasses import replace
+
 import pytest
 
 from workbench.train.assemble import Request, start_training
@@ -8,13 +10,15 @@ from workbench.train.assemble import Request, start_training
 WITHOUT_CONTEXT = 6.0
 
 
-@pytest.mark.parametrize("router", ["top_k", "switch"])
-def test_a_hundred_steps_learn_the_rules_of_token_remap(router, shape, make_config):
-    config = make_config(batch_size=16, sequence_length=32, learning_rate=1e-2, warmup_steps=10, evaluation_windows=16)
-    request = Request(model=shape, corpus="token_remap:num_domains=2,documents=200", router=router)
-    trainer = start_training(request, config)
-    for _ in trainer.run(100):
+@pytest.mark.parametrize("router", ["top_k", *(pytest.param(r, marks=pytest.mark.slow) for r in ("switch", "gshard"))])
+def test_eighty_steps_learn_rules_that_only_the_context_tells(router, shape, make_config):
+    config = make_config(batch_size=8, sequence_length=32, learning_rate=2e-2, evaluation_windows=8)
+    model = replace(shape, num_layers=1)
+    trainer = start_training(
+        Request(model=model, corpus="token_remap:num_domains=2,documents=200", router=router), config
+    )
+    for _ in trainer.run(80):
         pass
     found = trainer.evaluate()
-    assert trainer.batches.corpus.entropy_bits < 2 < min(found.values())
-    assert max(found.values()) < WITHOUT_CONTEXT - 1.5
+    assert trainer.batches.corpus.entropy_bits < min(found.values())
+    assert max(found.values()) < WITHOUT_CONTEXT - 0.75

@@ -137,7 +137,7 @@ def test_no_token_is_no_loss(loss):
 
 def test_a_loss_without_what_it_needs_says_so():
     routing = routing_of(torch.zeros(2, 1, dtype=torch.long), logit=torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="the balance loss needs probabilities.*set its weight to 0"):
+    with pytest.raises(ValueError, match=r"the balance loss needs probabilities.*set its weight to 0"):
         balance(routing, torch.ones(4))
 
 
@@ -173,7 +173,7 @@ def test_routers_see_the_load_and_the_loss_of_every_token_without_its_graph():
 
 
 def test_a_loss_that_nobody_defines_is_refused_by_name():
-    with pytest.raises(ValueError, match="router fixed has a weight for loss 'ballance'.*balance, z, entropy"):
+    with pytest.raises(ValueError, match=r"router fixed has a weight for loss 'ballance'.*balance, z, entropy"):
         auxiliary((site(even_routing()),), [Fixed({"ballance": 0.0})], torch.ones(4))
 
 

@@ -1,6 +1,7 @@
 """A run on disk is there whole or not at all, and says what is wrong with it."""
 
 import json
+import os
 
 import pytest
 
@@ -27,6 +28,15 @@ def test_a_block_that_fails_leaves_nothing(run):
     with pytest.raises(ZeroDivisionError), run.begun(FACTS):
         _ = 1 / 0
     assert list(run.path.parent.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_cleared_and_a_living_ones_is_not(run):
+    dead, alive = (run.path.parent / f".a.part-{process}" for process in (2**22 + 1, os.getppid()))
+    for part in (dead, alive):
+        part.mkdir(parents=True)
+    with run.begun(FACTS):
+        pass
+    assert (dead.exists(), alive.exists()) == (False, True)
 
 
 def test_an_empty_folder_may_become_a_run(run):

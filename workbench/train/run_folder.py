@@ -1,10 +1,13 @@
 """A run on disk: what it was started with, its checkpoints, its trace, its texts, its report."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+
+import psutil
 
 from workbench.model.tensor_files import read_json, write_json, written_beside
 from workbench.trace.lock import WriterLock
@@ -70,10 +73,18 @@ class RunFolder:
             OSError: the folder cannot be written; nothing is left behind.
         """
         self.check_free()
+        self._clear_leftovers()
         with written_beside(self.path) as part:
             part.mkdir()
             write_json(part / self._facts_file.name, {"format": _FORMAT, **facts})
             yield RunFolder(part)
+
+    def _clear_leftovers(self) -> None:
+        # of processes that were killed while they began this very run.
+        for part in self.path.parent.glob(f".{self.path.name}.part-*"):
+            process = part.name.rpartition("-")[2]
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
+                shutil.rmtree(part, ignore_errors=True)
 
     def facts(self) -> dict[str, Any]:
         """What the run was started with.

@@ -34,7 +34,7 @@ export function readTokens({ header, arrays }) {
 
 /** @param {TokenData} data @param {number} token @param {number} place @param {number} slot @returns {Choice} */
 export function choiceAt({ places, slots, expert, weight, kept }, token, place, slot) {
-  const at = (token * places.length + 0) * slots + slot;
+  const at = (token * places.length + place) * slots + slot;
   return { expert: expert[at], weight: weight[at], isKept: kept[at] === 1 };
 }
 
