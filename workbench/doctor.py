@@ -93,9 +93,17 @@ def _version(package: str) -> str:
 
 
 def _plan(device: str) -> dict[str, str]:
-    precision, backend = precision_of(device), backend_of(device)
+    precision = precision_of(device)
     return {
         "device": device,
-        "kernels": f"{backend.name}: {backend.reason}",
+        "kernels": _kernels(device),
         "products_in": f"{str(precision.dtype).removeprefix('torch.')}: {precision.reason}",
     }
+
+
+def _kernels(device: str) -> str:
+    try:
+        backend = backend_of(device)
+    except ValueError as error:
+        return f"none, until this is put right: {error}"
+    return f"{backend.name}: {backend.reason}"

@@ -85,6 +85,7 @@ def check_independence(cls: type[Router], stage) -> None:
     assert not owned & {tensor.data_ptr() for tensor in above.state_dict().values()}
     assert (below.layer, above.layer) == (0, 1)
     tokens = stage.tokens_of(32)
+    assert stage.decide(above, tokens, "train", previous=None).num_tokens == 32
     previous = stage.decide(below, tokens, "train")
     alone = stage.decision(stage.decide(above, tokens, "train", previous=previous))
     stage.decide(below, stage.tokens_of(16, seed=1), "train")
