@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def check_demo(folder, capsys, *, steps: int) -> None:
+def check_demo(folder, capsys, *, steps: int, prompts: tuple[str, ...]) -> None:
     """A finished demo has a run with a swap in the middle, texts, a report, and a table on the screen."""
     shown = capsys.readouterr()
     assert f"held-out {open_trace(folder / 'trace.zarr')['run']['domain'].values[0]}" in shown.out
@@ -49,9 +49,9 @@ def check_demo(folder, capsys, *, steps: int) -> None:
     assert trace["run"]["step"].values.tolist() == list(range(1, steps + 1))
     assert trace["control"]["applied_step"].values.tolist() == [steps // 2 + 1]
     samples = RunFolder(folder).samples()
-    assert [sample["prompt"] for sample in samples] == ["def ", "The ", "int main(", "Der "]
+    assert tuple(sample["prompt"] for sample in samples) == prompts
     page = (folder / "report.html").read_text()
-    assert all(prompt in page for prompt in ("def ", "int main("))
+    assert all(prompt in page for prompt in prompts)
     assert {"run.json", "checkpoints", "tokenizer", "samples.json"} <= {path.name for path in folder.iterdir()}
 
 
@@ -62,14 +62,15 @@ def test_the_demo_does_the_whole_job_on_a_small_model(tmp_path, capsys, monkeypa
         return Session(model=SHAPE, corpus=CORPUS, router=router, folder=folder, config=config)
 
     monkeypatch.setattr(commands, "Session", small)
+    monkeypatch.setattr(commands, "_DEMO_PROMPTS", ("once upon",))
     commands.demo(out=tmp_path / "demo", steps=4, seed=0)
-    check_demo(tmp_path / "demo", capsys, steps=4)
+    check_demo(tmp_path / "demo", capsys, steps=4, prompts=("once upon",))
 
 
 @pytest.mark.slow
 def test_the_demo_does_the_whole_job(tmp_path, capsys):
     commands.demo(out=tmp_path / "demo", steps=8, seed=0)
-    check_demo(tmp_path / "demo", capsys, steps=8)
+    check_demo(tmp_path / "demo", capsys, steps=8, prompts=("def ", "The ", "int main(", "Der "))
 
 
 def test_routers_are_listed_with_their_papers_and_arguments():
@@ -148,6 +149,19 @@ def test_a_run_without_a_step_can_be_reported(tmp_path, capsys):
     commands.report(tmp_path / "a", out=None)
     assert (tmp_path / "a" / "report.html").stat().st_size > 1000
     assert "report.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is damaged"), ('{"samples": [{"words": 1}]}', "texts of another version")]
+)
+def test_a_report_of_damaged_texts_says_so(content, message, tmp_path):
+    Session(model=SHAPE, corpus=CORPUS, batch_size=1, sequence_length=8, folder=tmp_path / "a").close()
+    (tmp_path / "a" / "samples.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        commands.report(tmp_path / "a", out=None)
+    with pytest.raises(ValueError, match=message):
+        Session.resume(tmp_path / "a")
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_a_model_without_a_tokenizer_reads_bytes_if_it_has_room_for_them(tmp_path, capsys):

@@ -46,7 +46,8 @@ def make():
 
     yield begin
     for session in made:
-        session.trainer.release()
+        if session.trainer.folder is not None:
+            session.trainer.release()
 
 
 def run(session: wb.Session, steps: int) -> list[float]:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,13 +29,13 @@ from workbench.model.recorded import Answer, record_text, write_text
 from workbench.model.transformer import Transformer
 from workbench.model.weights import load
 from workbench.routers import ROUTERS
-from workbench.session import TEMPERATURE, TOP_P, Session
+from workbench.session import TEMPERATURE, TOP_P, Session, samples_of
 from workbench.trace.files import open_trace, save_trace
 from workbench.trace.record import Recorder
 from workbench.train.config import TrainConfig
 from workbench.train.finite import NonFiniteLossError
 from workbench.train.run_folder import RunFolder
-from workbench.view.report import TextSample, write_report
+from workbench.view.report import write_report
 
 __all__ = ["MISTAKES", "demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
 
@@ -125,8 +126,8 @@ def report(folder: Path, *, out: Path | None) -> None:
     """Write the report of a run."""
     run = RunFolder(folder)
     run.facts()
-    samples = [TextSample(**sample) for sample in run.samples()]
-    path = write_report(open_trace(run.trace), out or run.report, title=f"Run {folder.resolve().name}", samples=samples)
+    trace, title = open_trace(run.trace), f"Run {folder.resolve().name}"
+    path = write_report(trace, out or run.report, title=title, samples=samples_of(run))
     _say(f"report: {path.resolve()}")
 
 
@@ -224,16 +225,21 @@ def _show_demo(session: Session, last: StepReport | None, answers: list[Answer])
     facts.add_row("time", human_seconds(session.trained_seconds))
     if last is not None:
         facts.add_row("steps, tokens", f"{last.step}, {human_count(last.tokens)}")
-        facts.add_row("training loss [nat/token]", f"{last.loss:.3f}")
+        facts.add_row("training loss, nat per token", f"{last.loss:.3f}")
         for domain, value in last.bits_per_byte.items():
-            facts.add_row(f"held-out {domain} [bit/byte]", f"{value:.3f}")
+            facts.add_row(f"held-out {domain}, bit per byte", f"{value:.3f}")
     console.print(facts)
     texts = Table(title=f"texts by a model of {human_seconds(session.trained_seconds)}")
     texts.add_column("prompt")
     texts.add_column("continued")
     for answer in answers:
-        texts.add_row(Text(json.dumps(answer.prompt)), Text(answer.text), end_section=True)
+        texts.add_row(Text(json.dumps(answer.prompt)), Text(_one_line(answer.text)), end_section=True)
     console.print(texts)
+
+
+def _one_line(text: str) -> str:
+    # a model of seconds likes empty lines; the report shows the text as it is.
+    return textwrap.shorten(text.replace("\n", " ⏎ "), 240, placeholder=" ...")
 
 
 def _write(text: str) -> None:

@@ -29,7 +29,7 @@ from workbench.train.swap import SwapReport
 from workbench.train.trainer import Trainer
 from workbench.view.report import TextSample, write_report
 
-__all__ = ["TEMPERATURE", "TOP_P", "Session"]
+__all__ = ["TEMPERATURE", "TOP_P", "Session", "samples_of"]
 
 TEMPERATURE, TOP_P = 0.8, 0.95
 """How texts are drawn when nobody says otherwise; see `Sampling`."""
@@ -87,14 +87,15 @@ class Session:
             ValueError: a damaged file, or a corpus that has changed since.
             BlockingIOError: another process, or another session of this one, writes this run.
         """
-        session = cls.__new__(cls)
+        session, samples = cls.__new__(cls), samples_of(RunFolder(Path(folder)))
         session._begin(resume_training(Path(folder)), Path(folder))
+        session.samples = samples
         return session
 
     def _begin(self, trainer: Trainer, folder: Path | None) -> None:
         self.trainer = trainer
+        self.samples: list[TextSample] = []
         self._run = None if folder is None else RunFolder(folder)
-        self.samples = [] if self._run is None else [TextSample(**sample) for sample in self._run.samples()]
 
     @property
     def model(self) -> Transformer:
@@ -270,3 +271,15 @@ class Session:
             "kept in": "memory" if self._run is None else self._run.path,
         }
         return facts("Session", rows, note=f"trained for {human_seconds(self.trained_seconds)}")
+
+
+def samples_of(run: RunFolder) -> list[TextSample]:
+    """The texts that a run's model wrote.
+
+    Raises:
+        ValueError: the file is damaged, or of another version.
+    """
+    try:
+        return [TextSample(**sample) for sample in run.samples()]
+    except TypeError as error:
+        raise ValueError(f"{run.path} holds texts of another version ({error}); remove its samples.json") from error

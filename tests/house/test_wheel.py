@@ -53,7 +53,7 @@ def test_the_wheel_has_the_licence_and_the_command(wheel):
 def test_an_installed_wheel_finds_its_data(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from workbench.data.bundled import bundled;"
+        "import sys; sys.path.insert(0, sys.argv[1]); from workbench.data.bundle import bundled;"
         "print(bundled('corpora/mixed'), bundled('tokenizers'), sep='\\n')"
     )
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, check=True)

@@ -81,7 +81,7 @@ def test_64_greedy_tokens_of_prompts_of_unequal_length_are_equal(case, reference
     mask = torch.stack([torch.arange(9) >= 9 - len(p) for p in prompts]).long()
     out = theirs.generate(padded, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
     expected = out[:, 9:].tolist()
-    assert all(len(row) == NEW_TOKENS and len(set(row)) > 5 for row in expected), "one repeated token proves little"
+    assert all(len(row) == NEW_TOKENS and len(set(row)) >= 5 for row in expected), "one repeated token proves little"
     sampling = Sampling(max_new_tokens=NEW_TOKENS, temperature=0)
     steps = generate(ours, [p.tolist() for p in prompts], sampling)
     assert torch.stack([step.token_ids for step in steps], dim=1).tolist() == expected

@@ -69,7 +69,8 @@ def start(make_config) -> Iterator[Callable[..., Trainer]]:
 
     yield begin
     for trainer in made:
-        trainer.release()
+        if trainer.folder is not None:
+            trainer.release()
 
 
 def contents(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +140,25 @@ def test_a_full_disk_leaves_the_older_ones_and_says_so(fails, save, tmp_path, mo
     assert read_checkpoint(older)[1].step == 5
 
 
+@pytest.mark.parametrize("room_bytes", [60_000, 250_000])
+def test_a_file_that_the_system_cuts_short_leaves_the_older_ones(room_bytes, save, tmp_path):
+    # a limit on file sizes is as near to a full disk as an ordinary user gets: weights fail, or the optimiser.
+    older = save(5)
+    assert [(older / f"{name}.safetensors").stat().st_size > room_bytes for name in ("optimizer", "model")] == [
+        True,
+        room_bytes < 100_000,
+    ]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, usual[1]))
+    try:
+        with pytest.raises(CheckpointError, match=rf"File too large.*; the last good checkpoint is {older}"):
+            save(6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert names(tmp_path) == ["step_00000005"]
+    assert read_checkpoint(older)[1].step == 5
+
+
 def test_a_disk_that_fills_while_a_step_is_saved_again_keeps_the_first(save, tmp_path, monkeypatch):
     save(5)
 
@@ -146,6 +167,23 @@ def test_a_disk_that_fills_while_a_step_is_saved_again_keeps_the_first(save, tmp
 
     monkeypatch.setattr(checkpoint_module, "write_json", full)
     with pytest.raises(CheckpointError):
+        save(5)
+    assert names(tmp_path) == ["step_00000005"]
+    read_checkpoint(tmp_path / "step_00000005")
+
+
+def test_a_disk_that_fails_at_the_last_moment_gives_the_first_back(save, tmp_path, monkeypatch):
+    save(5)
+
+    rename = Path.replace
+
+    def broken(self, target):
+        if target.name == "step_00000005":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(CheckpointError, match="Input/output error"):
         save(5)
     assert names(tmp_path) == ["step_00000005"]
     read_checkpoint(tmp_path / "step_00000005")

@@ -35,9 +35,10 @@ class Registry:
         Raises:
             LookupError: no such name; the message lists those that exist.
         """
-        outside = self._outside()
+        # files first: asking every installed distribution for its entry points takes tens of milliseconds.
         if name in self._files():
             return self._only_class(f"{self.package}.{name}")
+        outside = self._outside()
         if name in outside:
             return outside[name].load()
         raise LookupError(
