@@ -8,6 +8,7 @@ import tomllib
 # Needed without an import of ours, and why.
 NEEDED_ANYWAY = {
     "h5netcdf": "the engine by which xarray writes netCDF",
+    "h5py": "what h5netcdf works with, and no longer asks for",
     "ipywidgets": "what anywidget and tqdm show themselves with",
     "jupyterlab": "the place of work",
     "triton": "compiles and interprets the kernels",
