@@ -30,8 +30,8 @@ class Ours:
     def loss(self, token_ids):
         output = self.model(token_ids[:, :-1], context=RouteContext(phase="train"))
         per_token = token_losses(output.logits, token_ids[:, 1:])
-        routers = [layer.router for layer in self.model.moe_layers()]
-        return per_token.mean() + auxiliary(output.sites, routers, per_token).total
+        routers = self.model.routers_of(output.sites)
+        return per_token.mean() + auxiliary(output.sites, routers, per_token, output.context).total
 
 
 class Peer:

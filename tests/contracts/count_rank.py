@@ -26,7 +26,7 @@ def part_of(model: Transformer, rank: int) -> MicroBatch:
     with torch.no_grad():
         output = model(token_ids, context=context)
         losses = token_losses(output.logits, token_ids)
-        aux = auxiliary(output.sites, [layer.router for layer in model.moe_layers()], losses)
+        aux = auxiliary(output.sites, model.routers_of(output.sites), losses, output.context)
     return MicroBatch(loss=float(losses.mean()), tokens=losses.numel(), sites=output.sites, aux=aux)
 
 

@@ -12,6 +12,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.layer import MoELayer
 from workbench.model.transformer import Transformer, initialise
 from workbench.routers import ROUTERS
+from workbench.train.optim import is_of_router
 
 WIDTH, VOCABULARY, EXPERTS = 32, 50, 8
 SIZES = (0, 1, 7, 128)
@@ -115,7 +116,7 @@ def model_of(cls: type[Router], *, seed: int = 0, **sizes: int) -> Transformer:
         if parameter.dim() > 1:
             noise = torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5
             # a router keeps the weights it made, and moves away from where it began as it would in training.
-            is_router = ".router." in name or name.startswith("shared_part.")
+            is_router = is_of_router(name)
             parameter.data = parameter.data + 0.5 * noise if is_router else noise
     return model
 
@@ -172,6 +173,6 @@ def by_hand(layer: MoELayer, routing: Routing, x: Tensor) -> Tensor:
     for token, expert, weight, kept in zip(flat.token, flat.expert, flat.weight, flat.kept, strict=True):
         if kept:
             alone = SparseRouting.from_topk(expert.view(1, 1), torch.ones(1, 1), num_experts=routing.num_experts)
-            y = layer.experts(x[token].unsqueeze(0), alone, RouteContext())
+            y = layer.all_experts(x[token].unsqueeze(0), alone, RouteContext())
             out = out.index_add(0, token.view(1), weight * y)
     return out

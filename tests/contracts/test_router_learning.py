@@ -18,7 +18,7 @@ def task_gradients(cls: type[Router], stage) -> dict[str, torch.Tensor]:
     """Gradients of a router's parameters from a loss of the layer's output alone."""
     layer, tokens = stage.layer_of(cls), stage.tokens_of(64)
     context = stage.context_of(layer.router, tokens, "train")
-    out = layer.router(tokens.x, context).apply(tokens.x, layer.experts, context)
+    out = layer.router(tokens.x, context).apply(tokens.x, layer.all_experts, context)
     own = {name: p for name, p in layer.router.named_parameters() if p.requires_grad}
     found = (
         torch.autograd.grad(out.square().mean(), own.values(), allow_unused=True, materialize_grads=True) if own else ()
@@ -48,12 +48,13 @@ def check_losses(cls: type[Router], stage) -> None:
     for count in stage.SIZES:
         tokens = stage.tokens_of(count)
         routing = stage.decide(layer.router, tokens, "train")
-        aux = auxiliary((site_of(layer.router, routing),), [layer.router], torch.ones(count))
+        context = stage.context_of(layer.router, tokens, "train")
+        aux = auxiliary((site_of(layer.router, routing),), [layer.router], torch.ones(count), context)
         assert aux.total.shape == ()
         assert set(aux.means) <= set(names)
         assert all(math.isfinite(value) for value in aux.means.values())
         load = routing.demand / routing.demand.sum().clamp_min(1)
-        own = layer.router.losses(routing, load, torch.ones(count))
+        own = layer.router.losses(routing, load, torch.ones(count), context)
         assert set(own) <= set(names), "a loss without a weight is never seen"
         assert all(value.shape == () for value in own.values())
     if any(layer.router.loss_weights.values()):
@@ -68,15 +69,14 @@ def one_step(model, token_ids: torch.Tensor, optimizer, step: int) -> float:
     """One optimiser step as the trainer takes it."""
     output = model(token_ids[:, :-1], context=RouteContext(phase="train", step=step, num_steps=100))
     losses = token_losses(output.logits, token_ids[:, 1:])
-    routers = [layer.router for layer in model.moe_layers()]
-    aux = auxiliary(output.sites, routers, losses)
+    aux = auxiliary(output.sites, model.routers_of(output.sites), losses, output.context)
     optimizer.zero_grad()
     (losses.mean() + aux.total).backward()
     optimizer.step()
     part = MicroBatch(loss=float(losses.mean().detach()), tokens=losses.numel(), sites=output.sites, aux=aux)
-    for layer, own in zip(model.moe_layers(), tally([part]), strict=True):
-        assert own.tokens == losses.numel()
-        layer.router.update(own)
+    tallies = tally([part])
+    assert all(own.tokens == losses.numel() for own in tallies)
+    model.update_routers(tallies)
     return part.loss
 
 
@@ -148,7 +148,7 @@ class UnknownLoss(Top1):
 class UnweightedLoss(Top1):
     """Top 1 with a loss that no weight names."""
 
-    def losses(self, routing, load, token_loss):
+    def losses(self, routing, load, token_loss, context):
         return {"spread": routing.prob.sum()}
 
 
@@ -157,7 +157,7 @@ class InfiniteLoss(Top1):
 
     loss_weights = MappingProxyType({"spread": 0.1})
 
-    def losses(self, routing, load, token_loss):
+    def losses(self, routing, load, token_loss, context):
         return {"spread": routing.prob.sum() / routing.num_tokens}
 
 
@@ -166,7 +166,7 @@ class DeadLoss(Top1):
 
     loss_weights = MappingProxyType({"spread": 0.1})
 
-    def losses(self, routing, load, token_loss):
+    def losses(self, routing, load, token_loss, context):
         return {"spread": routing.prob.detach().sum()}
 
 

@@ -52,7 +52,7 @@ def check_decision(cls: type[Router], stage, tokens: int, num_experts: int) -> N
         routing = layer.router(batch.x, context)
         check_bookkeeping(layer.router, routing, tokens)
         check_scores(routing, tokens)
-        out = routing.apply(batch.x, layer.experts, context)
+        out = routing.apply(batch.x, layer.all_experts, context)
         assert out.shape == batch.x.shape
         assert out.dtype == batch.x.dtype
         assert out.isfinite().all()
@@ -65,7 +65,7 @@ def check_output(cls: type[Router], stage, close) -> None:
         context = stage.context_of(layer.router, batch, phase)
         routing = layer.router(batch.x, context)
         if isinstance(routing, SparseRouting):
-            out = routing.apply(batch.x, layer.experts, context)
+            out = routing.apply(batch.x, layer.all_experts, context)
             torch.testing.assert_close(out, stage.by_hand(layer, routing, batch.x), **close)
 
 
@@ -78,7 +78,7 @@ def check_autocast(cls: type[Router], stage, close) -> None:
         context = stage.context_of(layer.router, rounded, phase)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             routing = layer.router(rounded.x, context)
-            out = routing.apply(rounded.x, layer.experts, context)
+            out = routing.apply(rounded.x, layer.all_experts, context)
         assert out.dtype == torch.bfloat16
         assert out.isfinite().all()
         check_bookkeeping(layer.router, routing, 32)

@@ -48,7 +48,7 @@ def check_ban(cls: type[Router], stage) -> None:
             assert (flat.weight[~flat.kept] == 0).all(), "a banned choice has a weight"
             free = set(range(stage.EXPERTS)) - set(banned)
             assert not free or int(routing.counts.sum()) > 0, "a ban of some is a ban of all"
-    out = routing.apply(tokens.x, layer.experts, context)
+    out = routing.apply(tokens.x, layer.all_experts, context)
     assert out.abs().max() == 0
     out.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in layer.router.parameters())

@@ -32,11 +32,11 @@ def test_the_hooks_are_empty():
     router = First(8, 4)
     routing = router(torch.ones(2, 8), RouteContext())
     assert router.loss_weights == {}
-    assert router.losses(routing, torch.ones(4) / 4, None) == {}
+    assert router.losses(routing, torch.ones(4) / 4, None, RouteContext()) == {}
     assert router.shared_part() is None
     zeros = torch.zeros(4, dtype=torch.long)
     tally = Tally(layer=0, iteration=0, demand=zeros, kept=zeros, losses={}, tokens=0)
-    assert router.update(tally) is None
+    assert router.update([tally]) is None
 
 
 def test_nothing_special_is_assumed_of_a_router():

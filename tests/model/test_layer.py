@@ -62,8 +62,8 @@ def test_a_dense_layer_is_its_formula(make_model, assert_close):
 def test_the_seed_and_the_layer_decide_a_routers_weights(make_config):
     config = make_config()
     before = torch.random.get_rng_state()
-    first, again = seeded_router(config, 0, seed=3), seeded_router(config, 0, seed=3)
-    others = seeded_router(config, 1, seed=3), seeded_router(config, 0, seed=4)
+    first, again = seeded_router(config, 0, seed=3).router, seeded_router(config, 0, seed=3).router
+    others = seeded_router(config, 1, seed=3).router, seeded_router(config, 0, seed=4).router
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(first.gate.weight, again.gate.weight)
     assert not any(torch.equal(first.gate.weight, other.gate.weight) for other in others)

@@ -88,7 +88,7 @@ def test_the_balance_loss_counts_first_choices_only(with_logits, assert_close):
     routing = router(logits, TRAIN)
     # expert 1 is second choice three times and counts once.
     expected = 4 * (torch.tensor([0.75, 0.25, 0, 0]) * logits.softmax(-1).mean(0)).sum()
-    assert_close(router.losses(routing, torch.zeros(4), None)["balance"], expected)
+    assert_close(router.losses(routing, torch.zeros(4), None, TRAIN)["balance"], expected)
 
 
 def test_a_token_without_any_expert_is_nobody_s_first_choice(with_logits, assert_close):
@@ -96,12 +96,12 @@ def test_a_token_without_any_expert_is_nobody_s_first_choice(with_logits, assert
     context = TRAIN.at(bias=torch.full((4,), -torch.inf))
     routing = router(torch.randn(5, 4), context)
     assert routing.demand.sum() == 0
-    assert router.losses(routing, torch.zeros(4), None)["balance"] == 0
+    assert router.losses(routing, torch.zeros(4), None, TRAIN)["balance"] == 0
 
 
 def test_no_tokens_have_no_balance_loss(with_logits):
     router = with_logits(GShardRouter, 4)
-    assert router.losses(router(torch.zeros(0, 4), TRAIN), torch.zeros(4), None)["balance"] == 0
+    assert router.losses(router(torch.zeros(0, 4), TRAIN), torch.zeros(4), None, TRAIN)["balance"] == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.core import Card, Router, Site, SparseRouting
+from workbench.core import Card, RouteContext, Router, Site, SparseRouting
 from workbench.train.loss import NOT_SCORED, auxiliary, balance, entropy, token_losses, z_loss
 
 
@@ -37,7 +37,7 @@ class Fixed(Router):
     def forward(self, x, context):
         raise AssertionError("the losses never route")
 
-    def losses(self, routing, load, token_loss):
+    def losses(self, routing, load, token_loss, context):
         self.seen.append((load, token_loss))
         return self._own
 
@@ -143,7 +143,7 @@ def test_a_loss_without_what_it_needs_says_so():
 
 def test_the_total_is_the_weighted_sum_over_losses_and_layers():
     routers = [Fixed({"balance": 0.5, "z": 2.0}), Fixed({"balance": 0.25})]
-    found = auxiliary((site(even_routing()), site(even_routing(), 1)), routers, torch.ones(4))
+    found = auxiliary((site(even_routing()), site(even_routing(), 1)), routers, torch.ones(4), RouteContext())
     z = math.log(4) ** 2
     assert found.total.item() == pytest.approx(0.5 + 2 * z + 0.25, rel=1e-6)
     assert found.means == pytest.approx({"balance": 1.0, "z": z})
@@ -153,19 +153,19 @@ def test_the_total_is_the_weighted_sum_over_losses_and_layers():
 
 def test_a_weight_of_zero_leaves_the_loss_out():
     router = Fixed({"balance": 0.0, "own": 0.0}, {"own": torch.tensor(math.nan)})
-    found = auxiliary((site(even_routing()),), [router], torch.ones(4))
+    found = auxiliary((site(even_routing()),), [router], torch.ones(4), RouteContext())
     assert float(found.total) == 0
     assert (found.means, found.weights, found.per_site) == ({}, {}, [{}])
 
 
 def test_a_routers_own_loss_replaces_the_common_one():
     router = Fixed({"balance": 1.0}, {"balance": torch.tensor(7.0)})
-    assert auxiliary((site(even_routing()),), [router], torch.ones(4)).means == {"balance": 7.0}
+    assert auxiliary((site(even_routing()),), [router], torch.ones(4), RouteContext()).means == {"balance": 7.0}
 
 
 def test_routers_see_the_load_and_the_loss_of_every_token_without_its_graph():
     router, per_token = Fixed({}), torch.ones(4, requires_grad=True)
-    auxiliary((site(even_routing()),), [router], per_token)
+    auxiliary((site(even_routing()),), [router], per_token, RouteContext())
     [(load, seen)] = router.seen
     assert load.tolist() == [0.25] * 4
     assert torch.equal(seen, per_token)
@@ -174,10 +174,10 @@ def test_routers_see_the_load_and_the_loss_of_every_token_without_its_graph():
 
 def test_a_loss_that_nobody_defines_is_refused_by_name():
     with pytest.raises(ValueError, match=r"router fixed has a weight for loss 'ballance'.*balance, z, entropy"):
-        auxiliary((site(even_routing()),), [Fixed({"ballance": 0.0})], torch.ones(4))
+        auxiliary((site(even_routing()),), [Fixed({"ballance": 0.0})], torch.ones(4), RouteContext())
 
 
 def test_a_model_without_experts_has_no_auxiliary_loss():
-    found = auxiliary((), [], torch.ones(4))
+    found = auxiliary((), [], torch.ones(4), RouteContext())
     assert float(found.total) == 0
     assert found.means == {}

@@ -26,4 +26,5 @@ LEGEND = {
     "I": "inputs of a linear map",
     "O": "outputs of a linear map",
     "X": "tokens with a target",
+    "Z": "experts of a layer, the extra experts of its router included",
 }

@@ -1,7 +1,7 @@
 """One set of expert mathematics, over tensors that come from anywhere."""
 
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,12 @@ class Experts(nn.Module, ABC):
 
     Args:
         num_experts: experts held.
+
+    Attributes:
+        draws_own_weights: the constructor sets the weights; else the model that holds them does.
     """
 
+    draws_own_weights: ClassVar[bool] = False
     ids: Int[Tensor, "E"]
 
     def __init__(self, num_experts: int):

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.core.context import RouteContext
 from workbench.core.html import facts
 from workbench.core.routing import Routing
 
@@ -65,10 +66,12 @@ class Output:
     Args:
         logits: scores of the next token; zero where the input was padding.
         sites: the routings, from the first MoE layer to the last.
+        context: what the routers knew of the tokens; None where there was no model.
     """
 
     logits: Float[Tensor, "B S V"]
     sites: tuple[Site, ...]
+    context: RouteContext | None = None
 
     def _repr_html_(self) -> str:
         shape = " x ".join(str(n) for n in self.logits.shape)

@@ -1,7 +1,7 @@
 """The interface of a router."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,7 +46,7 @@ class Router(nn.Module, ABC):
     Attributes:
         card: the paper.
         expert: the expert body it requires; None means the model's.
-        extra_experts: cheap experts appended after the model's E.
+        extra_experts: cheap experts appended after the model's E, each kind with its own `num_experts`.
         causal: no decision depends on a later token, in prefill and decode.
         causal_in_training: the same, for the training rule.
         steerable: honours `context.bias`.
@@ -83,15 +83,25 @@ class Router(nn.Module, ABC):
         return None
 
     def losses(
-        self, routing: Routing, load: Float[Tensor, "E"], token_loss: Float[Tensor, "T"] | None
+        self,
+        routing: Routing,
+        load: Float[Tensor, "E"],
+        token_loss: Float[Tensor, "T"] | None,
+        context: RouteContext,
     ) -> dict[str, Tensor]:
         """Auxiliary losses only this router knows, by the names in `loss_weights`. Hook.
 
         Args:
             load: share of assignments per expert, already summed where the paper asks.
-            token_loss: cross-entropy of each token [nat], detached; None outside training.
+            token_loss: cross-entropy of each token [nat], detached, NaN where a token has no target; None
+                outside training.
+            context: what the router knew of these tokens when it decided, attention and neighbours left out.
         """
         return {}
 
-    def update(self, tally: Tally) -> None:
-        """Adjust state that is not trained by gradients, once per optimiser step. Hook."""
+    def update(self, tallies: Sequence[Tally]) -> None:
+        """Adjust state that is not trained by gradients, once per optimiser step. Hook.
+
+        Args:
+            tallies: of every site of the model; this router's own have `is_here`.
+        """

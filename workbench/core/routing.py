@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -56,6 +56,7 @@ class Routing(ABC):
         carry: what the same router one layer up may read.
         memory: router state of these tokens, kept in the KV cache.
         ahead: a guess of the next layer's experts, for traces and prefetchers only.
+        loss_inputs: what only the router's own `losses` reads of this decision, by name.
     """
 
     num_experts: int
@@ -64,6 +65,7 @@ class Routing(ABC):
     carry: Tensor | None = None
     memory: Float[Tensor, "T W"] | None = None
     ahead: Int[Tensor, "T J"] | None = None
+    loss_inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     @abstractmethod

@@ -1,7 +1,8 @@
 """The model: token ids in, logits and routings out."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,21 +11,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from workbench.core.context import RouteContext
+from workbench.core.experts import Experts
 from workbench.core.html import facts
-from workbench.core.records import Output, Site
+from workbench.core.records import Output, Site, Tally
+from workbench.core.router import Router
+from workbench.core.seeds import seed_of
 from workbench.core.seeds import stream as random_stream
 from workbench.core.spec import Spec
 from workbench.core.units import human_count
 from workbench.model.block import Block
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
-from workbench.model.layer import MoELayer, seeded_router
+from workbench.model.layer import MoELayer, seeded_experts, seeded_router
 from workbench.model.linear import Linear
 from workbench.model.norm import RMSNorm
 from workbench.model.packing import Packing, packing_of
 from workbench.model.rope import Rotation, rotation
 
 __all__ = ["Transformer", "initialise"]
+
+_WRITERS = ("attention.output.weight", "experts.down", "shared.down.weight", "mlp.down.weight")
 
 
 class Transformer(nn.Module):
@@ -45,7 +51,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.width, config.vocab_size)
         first = next(self.moe_layers(), None)
-        self.shared_part = None if first is None else first.router.shared_part()
+        self.shared_part = None if first is None else _shared_part(first.router, torch.device("cpu"), seed=0)
 
     def moe_layers(self) -> Iterator[MoELayer]:
         """The layers that have a router, lowest first."""
@@ -105,7 +111,7 @@ class Transformer(nn.Module):
         stream, sites = self._through_blocks(self.embedding(ids), base, packing, cache, bias, recompute)
         stream = self.norm(stream)
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return Output(logits=packing.pad(nn.functional.linear(stream, weight)), sites=sites)
+        return Output(logits=packing.pad(nn.functional.linear(stream, weight)), sites=sites, context=base)
 
     def _through_blocks(
         self,
@@ -152,22 +158,41 @@ class Transformer(nn.Module):
             idle += one * (layer.experts.num_experts - choices_per_token)
         return round(total - idle)
 
-    def set_router(self, spec: Spec, seed: int) -> None:
+    def set_router(self, spec: Spec, seed: int, *, rebuild_experts: bool = False) -> None:
         """Give every MoE layer a new router with fresh weights; experts and attention stay.
 
         Args:
             seed: the same seed, the same gate weights; the global generator is left alone.
+            rebuild_experts: make the experts anew where the router requires another kind.
 
         Raises:
             LookupError: unknown router.
-            ValueError: arguments that the router or the number of experts does not allow.
+            ValueError: arguments that the router or the number of experts does not allow, or a router that
+                requires experts of another kind.
         """
         config = self.config.with_router(spec)
         fresh = [seeded_router(config, layer.layer, seed) for layer in self.moe_layers()]
-        for layer, router in zip(self.moe_layers(), fresh, strict=True):
-            layer.router, layer.router_name = router.to(self.device), spec.name
+        misfits = [part.body for layer, part in zip(self.moe_layers(), fresh, strict=True) if part.body != layer.body]
+        if misfits and not rebuild_experts:
+            raise ValueError(_misfit(spec, misfits[0], next(self.moe_layers()).body))
+        for layer, parts in zip(self.moe_layers(), fresh, strict=True):
+            if parts.body != layer.body:
+                layer.body = parts.body
+                layer.experts = _drawn(seeded_experts(config, parts.body, layer.layer, seed), self, layer, seed)
+            parts.router.to(self.device), parts.extras.to(self.device)
+            layer.install(parts, spec.name)
         self.config = config
-        self.shared_part = fresh[0].shared_part() if fresh else None
+        self.shared_part = _shared_part(fresh[0].router, self.device, seed) if fresh else None
+
+    def routers_of(self, sites: Sequence[Site]) -> list[Router]:
+        """The router that made each decision."""
+        routers = {layer.layer: layer.router for layer in self.moe_layers()}
+        return [routers[site.layer] for site in sites]
+
+    def update_routers(self, tallies: Sequence[Tally]) -> None:
+        """Tell every router what an optimiser step counted, in all layers."""
+        for layer in self.moe_layers():
+            layer.router.update([replace(tally, is_here=tally.layer == layer.layer) for tally in tallies])
 
     def _repr_html_(self) -> str:
         c = self.config
@@ -200,14 +225,49 @@ def initialise(model: Transformer, seed: int) -> Transformer:
     Args:
         seed: the same seed, the same weights, on any number of threads.
     """
-    writers = ("attention.output.weight", "experts.down", "shared.down.weight", "mlp.down.weight")
+    for layer in model.moe_layers():
+        if layer.experts.draws_own_weights:
+            layer.experts = seeded_experts(model.config, layer.body, layer.layer, seed)
     model.set_router(model.config.router, seed)
+    own = _self_drawn(model)
     for name, parameter in model.named_parameters():
-        if ".router." in name or name.startswith("shared_part."):
-            continue
-        if parameter.dim() < 2:
-            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-            continue
-        std = 0.02 / (2 * model.config.num_layers) ** 0.5 if name.endswith(writers) else 0.02
-        nn.init.normal_(parameter, std=std, generator=random_stream(seed, zlib.crc32(name.encode())))
+        if parameter not in own:
+            _draw(name, parameter, model.config, seed)
     return model
+
+
+def _self_drawn(model: Transformer) -> set[Tensor]:
+    parts: list[nn.Module] = [] if model.shared_part is None else [model.shared_part]
+    for layer in model.moe_layers():
+        parts += [layer.router, layer.extra_experts]
+        parts += [layer.experts] if layer.experts.draws_own_weights else []
+    return {parameter for part in parts for parameter in part.parameters()}
+
+
+def _draw(name: str, parameter: Tensor, config: ModelConfig, seed: int) -> None:
+    if parameter.dim() < 2:
+        nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+        return
+    std = 0.02 / (2 * config.num_layers) ** 0.5 if name.endswith(_WRITERS) else 0.02
+    nn.init.normal_(parameter, std=std, generator=random_stream(seed, zlib.crc32(name.encode())))
+
+
+def _drawn(experts: Experts, model: Transformer, layer: MoELayer, seed: int) -> Experts:
+    if not experts.draws_own_weights:
+        for name, parameter in experts.named_parameters():
+            _draw(f"{layer.name}.experts.{name}", parameter, model.config, seed)
+    return experts.to(model.device)
+
+
+def _shared_part(router: Router, device: torch.device, seed: int) -> nn.Module | None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, -1))
+        part = router.shared_part()
+    return None if part is None else part.to(device)
+
+
+def _misfit(router: Spec, needed: Spec | None, present: Spec | None) -> str:
+    return (
+        f"router {router} needs experts of kind {needed or 'mlp'}, and this model has {present or 'mlp'}; "
+        "pass rebuild_experts=True to start all its experts anew, or train a new model with this router"
+    )

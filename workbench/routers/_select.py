@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Choice", "best", "limit_to_groups", "steer"]
 
@@ -21,9 +21,9 @@ def best(score: Float[Tensor, "T E"], top_k: int, *, may_ban: bool = False) -> C
     return expert[:, :top_k].contiguous(), keep
 
 
-def steer(score: Float[Tensor, "T E"], bias: Float[Tensor, "E"] | None) -> Float[Tensor, "T E"]:
-    """The scores with a person's bias on the choice, if there is one."""
-    return score if bias is None else score + bias
+def steer(score: Float[Tensor, "T Z"], bias: Float[Tensor, "E"] | None) -> Float[Tensor, "T Z"]:
+    """The scores with a person's bias on the choice, if there is one; extra experts have none."""
+    return score if bias is None else score + nn.functional.pad(bias, (0, score.shape[-1] - len(bias)))
 
 
 def limit_to_groups(score: Float[Tensor, "T E"], groups: int, groups_kept: int, value: str) -> Float[Tensor, "T E"]:

@@ -113,7 +113,7 @@ class GShardRouter(Router):
         return wanted if keep is None else wanted & keep
 
     def losses(
-        self, routing: Routing, load: Float[Tensor, "E"], token_loss: Float[Tensor, "T"] | None
+        self, routing: Routing, load: Float[Tensor, "E"], token_loss: Float[Tensor, "T"] | None, context: RouteContext
     ) -> dict[str, Tensor]:
         """The balance loss over first choices."""
         assert isinstance(routing, SparseRouting) and routing.prob is not None

@@ -1,6 +1,6 @@
 """The loss of the tokens, and the auxiliary losses that any router can ask for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -9,22 +9,28 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.core.context import RouteContext
 from workbench.core.records import Site
 from workbench.core.router import Router
 from workbench.core.routing import Routing
 
-__all__ = ["NOT_SCORED", "Auxiliary", "auxiliary", "balance", "entropy", "token_losses", "z_loss"]
+__all__ = ["NOT_SCORED", "Auxiliary", "auxiliary", "balance", "entropy", "place_losses", "token_losses", "z_loss"]
 
 NOT_SCORED = -100
 """Target of a place that is not scored, as in `Batch.target_ids`."""
 
 
-def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "T"]:
+def place_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+    """Cross-entropy [nat] of every place, in float32; NaN where there is no target."""
+    loss = F.cross_entropy(
+        logits.flatten(0, 1).float(), target_ids.flatten(), reduction="none", ignore_index=NOT_SCORED
+    )
+    return loss.view(target_ids.shape).masked_fill(target_ids == NOT_SCORED, torch.nan)
+
+
+def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "X"]:
     """Cross-entropy [nat] of every place that has a target, in float32."""
-    flat = target_ids.flatten()
-    scored = logits.flatten(0, 1).float()
-    loss: Tensor = F.cross_entropy(scored, flat, reduction="none", ignore_index=NOT_SCORED)
-    return loss[flat != NOT_SCORED]
+    return place_losses(logits, target_ids)[target_ids != NOT_SCORED]
 
 
 def balance(routing: Routing, load: Float[Tensor, "E"]) -> Float[Tensor, ""]:
@@ -86,12 +92,15 @@ class Auxiliary(NamedTuple):
     per_site: list[dict[str, float]]
 
 
-def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[Tensor, "T"]) -> Auxiliary:
+def auxiliary(
+    sites: tuple[Site, ...], routers: Sequence[Router], token_loss: Float[Tensor, "T"], context: RouteContext
+) -> Auxiliary:
     """All auxiliary losses that the routers ask for; one whose weight is 0 is left out.
 
     Args:
         routers: the router of each site.
-        token_loss: cross-entropy of the scored tokens; routers see it detached.
+        token_loss: cross-entropy of every routed token, NaN where it has no target; routers see it detached.
+        context: what the routers knew of the tokens, as in `Output.context`.
 
     Raises:
         ValueError: a router asks for a loss that nobody defines.
@@ -102,7 +111,8 @@ def auxiliary(sites: tuple[Site, ...], routers: list[Router], token_loss: Float[
     for site, router in zip(sites, routers, strict=True):
         values: dict[str, float] = {}
         load = _load(site.routing)
-        own = router.losses(site.routing, load, token_loss.detach())
+        place = context.at(layer=site.layer, iteration=site.iteration)
+        own = router.losses(site.routing, load, token_loss.detach(), place)
         for name, weight in router.loss_weights.items():
             if name not in own and name not in _GENERIC:
                 raise ValueError(

@@ -10,7 +10,7 @@ from workbench.core.context import RouteContext
 from workbench.core.records import Batch, Output, Site, Tally
 from workbench.model.transformer import Transformer
 from workbench.train.forward import forward_batch
-from workbench.train.loss import Auxiliary, auxiliary, token_losses
+from workbench.train.loss import NOT_SCORED, Auxiliary, auxiliary, place_losses
 from workbench.train.precision import Precision
 
 __all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally"]
@@ -55,10 +55,11 @@ def run_micro_batch(
     assert batch.target_ids is not None, "training batches have targets"
     with torch.set_grad_enabled(share is not None):
         output = forward_batch(model, batch, context, precision, recompute=recompute)
-        per_token = token_losses(output.logits, batch.target_ids.to(model.device))
-        routers = {layer.layer: layer.router for layer in model.moe_layers()}
-        aux = auxiliary(output.sites, [routers[site.layer] for site in output.sites], per_token)
-        loss = per_token.mean()
+        per_place = place_losses(output.logits, batch.target_ids.to(model.device))
+        real = per_place.flatten() if batch.mask is None else per_place[batch.mask.to(model.device)]
+        assert output.context is not None, "a model says what its routers knew"
+        aux = auxiliary(output.sites, model.routers_of(output.sites), real, output.context)
+        loss = per_place[batch.target_ids.to(model.device) != NOT_SCORED].mean()
         if share is not None:
             torch.autograd.backward((loss + aux.total) * share)
     tokens = batch.token_ids.numel() if batch.mask is None else int(batch.mask.sum())

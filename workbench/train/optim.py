@@ -20,8 +20,8 @@ def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.Adam
 
 
 def is_of_router(name: str) -> bool:
-    """Whether a tensor of the model belongs to a router, by its name."""
-    return ".router." in name or name.startswith("shared_part.")
+    """Whether a tensor of the model belongs to a router or its extra experts, by its name."""
+    return any(part in name for part in (".router.", ".extra_experts.")) or name.startswith("shared_part.")
 
 
 def replace_router_groups(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:

@@ -235,9 +235,7 @@ class Trainer:
         self._is_torn = True
         self.optimizer.step()
         tallies = tally(parts)
-        routers = {layer.layer: layer.router for layer in self.model.moe_layers()}
-        for own in tallies:
-            routers[own.layer].update(own)
+        self.model.update_routers(tallies)
         seconds = time.perf_counter() - began
         tokens = sum(part.tokens for part in parts)
         self.state = replace(
