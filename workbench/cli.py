@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder of the run; runs/demo-DATE by default")
     parser.add_argument(
-        "--steps", type=int, default=180, help="training steps (default 180, about two minutes on two cores)"
+        "--steps", type=int, default=240, help="training steps (default 240, about two minutes on two cores)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_demo)

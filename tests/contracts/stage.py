@@ -82,7 +82,9 @@ def attention_over(tokens: Tokens):
     table = torch.randn(VOCABULARY, 2, 8, generator=torch.Generator().manual_seed(4))
     own = table[tokens.token_id]
 
-    def attend(values: Tensor, query: Tensor | None = None, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def attend(
+        values: Tensor, query: Tensor | None = None, key: Tensor | None = None, *, place: tuple[int, bool] = (0, False)
+    ) -> tuple[Tensor, Tensor]:
         q, k = (own, own) if query is None or key is None else (query, key)
         same = tokens.sequence.unsqueeze(1) == tokens.sequence
         past = tokens.position.unsqueeze(1) >= tokens.position

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.core.seeds import stream
 
-__all__ = ["Phase", "RouteContext"]
+__all__ = ["Phase", "RouteContext", "Watcher"]
 
 Phase = Literal["train", "eval", "prefill", "decode"]
 
@@ -27,10 +27,12 @@ class RouteContext:
         position: place of a token in its sequence, padding not counted.
         token_id: vocabulary index of a token.
         label: domain of a token, where the data has one.
+        is_shadow: the router that is asked only watches.
         bias: added to the choice, never to the weight, over the model's experts; -inf bans.
         previous: the nearest `Routing` below made by a router of the same class.
         shared: the part that all layers of this router share.
         attention: the layer's attention, behind `attend`.
+        watcher: a shadow router that decides beside the active one, for the layer only.
     """
 
     layer: int = 0
@@ -47,9 +49,11 @@ class RouteContext:
     token_id: Int[Tensor, "T"] | None = None
     label: Int[Tensor, "T"] | None = None
     bias: Float[Tensor, "E"] | None = None
+    is_shadow: bool = False
     previous: Any = None
     shared: nn.Module | None = None
     attention: Callable[..., tuple[Tensor, Tensor]] | None = None
+    watcher: "Watcher | None" = None
 
     def at(self, **changes: Any) -> "RouteContext":
         """A copy with some fields changed."""
@@ -57,7 +61,7 @@ class RouteContext:
 
     def without_tokens(self) -> "RouteContext":
         """A copy for rows that are not the batch's tokens: slots, received rows."""
-        return self.at(sequence=None, position=None, token_id=None, label=None, attention=None)
+        return self.at(sequence=None, position=None, token_id=None, label=None, attention=None, watcher=None)
 
     @property
     def is_training(self) -> bool:
@@ -95,4 +99,30 @@ class RouteContext:
                 "this router reads attention, and there is none here (slots, or a layer without attention); "
                 "use a router that looks at one token at a time"
             )
-        return self.attention(values, query, key)
+        return self.attention(values, query, key, place=(self.iteration, self.is_shadow))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watcher:
+    """A shadow router in one layer: it sees what the active router sees and touches nothing.
+
+    Args:
+        name: its public name.
+        router: decides; never applied.
+        shared: the part that all its layers share.
+        previous: its own nearest decision below.
+    """
+
+    name: str
+    router: nn.Module
+    shared: nn.Module | None
+    previous: Any
+
+    def decide(self, seen: Float[Tensor, "T D"], context: RouteContext) -> Any:
+        """Its decision about the same hidden states, which get no gradient from it; nobody steers it."""
+        own = context.at(shared=self.shared, previous=self.previous, bias=None, watcher=None, is_shadow=True)
+        return self.router(seen.detach(), own)
+
+    def after(self, routing: Any) -> "Watcher":
+        """The same, one decision later."""
+        return replace(self, previous=routing)

@@ -82,13 +82,17 @@ class AttentionLayer(nn.Module):
         self, query: Tensor, key: Tensor, packing: Packing, cache: KVCache | None
     ) -> "Callable[..., tuple[Tensor, Tensor]]":
         def attend(
-            values: Tensor, own_query: Tensor | None = None, own_key: Tensor | None = None
+            values: Tensor,
+            own_query: Tensor | None = None,
+            own_key: Tensor | None = None,
+            *,
+            place: tuple[int, bool] = (0, False),
         ) -> tuple[Tensor, Tensor]:
             q, k = (query, key) if own_query is None or own_key is None else (own_query, own_key)
             memory = torch.cat((values, k.flatten(1)), dim=-1)
             columns = packing.pad(memory)
             if cache is not None:
-                columns = cache.extend((self.index, "router"), columns)
+                columns = cache.extend((self.index, "router", *place), columns)
             past_values, past_keys = columns.tensor_split([values.shape[-1]], dim=-1)
             allowed = allowed_columns(packing, cache)
             mixed = scaled_dot_product_attention(

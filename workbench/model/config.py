@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from workbench.core.check import at_least, did_you_mean, one_of
+from workbench.core.check import at_least, did_you_mean, one_of, within
 from workbench.core.html import facts
 from workbench.core.spec import Spec
 
 __all__ = ["PRESETS", "ModelConfig", "preset"]
 
 QKNorm = Literal["none", "head", "width"]
+Wiring = Literal["residual", "chain", "chain_stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class ModelConfig:
         router: the router of every MoE layer.
         shared_width: hidden width of the always-on shared expert, 0 for none.
         shared_gate: scale the shared expert's output by the sigmoid of a learned score.
+        iterations: passes through the same experts in each MoE layer, each with a router of its own.
+        wiring: how a layer's experts meet the stream, see `MoELayer`.
         dense_layers: indices of blocks with a dense MLP of `dense_width` instead of experts.
         qk_norm: normalise queries and keys per `head` (Qwen3), over the whole `width` (OLMoE), or not.
         attention_bias: biases on the query, key and value projections.
@@ -52,6 +55,8 @@ class ModelConfig:
     router: Spec = field(default_factory=lambda: Spec("top_k"))
     shared_width: int = 0
     shared_gate: bool = False
+    iterations: int = 1
+    wiring: Wiring = "residual"
     dense_layers: tuple[int, ...] = ()
     dense_width: int = 0
     qk_norm: QKNorm = "head"
@@ -66,6 +71,13 @@ class ModelConfig:
         for name in ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_dim"):
             at_least(name, getattr(self, name), 1)
         one_of("qk_norm", self.qk_norm, ("none", "head", "width"))
+        one_of("wiring", self.wiring, ("residual", "chain", "chain_stream"))
+        at_least("iterations", self.iterations, 1)
+        if self.iterations > 1 and self.wiring == "residual":
+            raise ValueError(
+                f'iterations={self.iterations} needs wiring="chain" or "chain_stream", got "residual"; '
+                "one of these says what happens to the stream between the passes"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads must be a multiple of num_kv_heads, got {self.num_heads} and {self.num_kv_heads}"
@@ -161,12 +173,38 @@ PRESETS = {"tiny": _tiny, "small": _small, "base": _base}
 def preset(name: str) -> ModelConfig:
     """The configuration of a preset: `tiny`, `small` (the reference) or `base`.
 
+    Fields may be changed, as in `tiny:num_experts=16,expert_width=64`.
+    `post_moe=2` puts experts in the last two blocks only; the others get a dense MLP of `dense_width`, by
+    default that of two experts (Post-MoE of arXiv 2410.10626, without the forced language slot).
+
     Raises:
         LookupError: no such preset.
+        ValueError: an unknown field, or values that do not fit.
     """
-    if name not in PRESETS:
+    asked = Spec.parse(name)
+    if asked.name not in PRESETS:
         raise LookupError(
-            f"no model preset {name!r}{did_you_mean(name, PRESETS)}; presets: {', '.join(PRESETS)}, "
+            f"no model preset {asked.name!r}{did_you_mean(asked.name, PRESETS)}; presets: {', '.join(PRESETS)}, "
             "or give a folder with a checkpoint"
         )
-    return PRESETS[name]()
+    config, changes = PRESETS[asked.name](), dict(asked.args)
+    if "post_moe" in changes:
+        last = changes.pop("post_moe")
+        within("post_moe", last, 1, config.num_layers)
+        changes.setdefault("dense_width", 2 * changes.get("expert_width", config.expert_width))
+        changes["dense_layers"] = tuple(range(config.num_layers - last))
+    known = [f.name for f in fields(config) if f.name != "router"]
+    for field_name in changes:
+        if field_name not in known:
+            raise ValueError(
+                f"model preset {asked.name} has no field {field_name!r}{did_you_mean(field_name, known)}; "
+                f"it has post_moe, {', '.join(known)}"
+            )
+        _check_type(field_name, changes[field_name], getattr(config, field_name))
+    return replace(config, **changes)
+
+
+def _check_type(name: str, value: object, example: object) -> None:
+    allowed = (int, float) if isinstance(example, float) else (type(example),)
+    if example is not None and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)):
+        raise ValueError(f"{name} must be {type(example).__name__}, got {value!r}")

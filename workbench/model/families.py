@@ -48,7 +48,7 @@ _KEYS = {
     "balance": "router_aux_loss_coef",
 }
 
-_FIXED = {"score": "softmax", "groups": 1, "selection_bias": False, "scale": 1.0}
+_FIXED = {"score": "softmax", "groups": 1, "selection_bias": False, "scale": 1.0, "iterations": 1, "wiring": "residual"}
 _UNSHARED = {"shared_width": 0, "shared_gate": False}
 
 FAMILIES: Mapping[str, Family] = {

@@ -53,12 +53,15 @@ def model_folder(path: Path | str) -> Path:
 
 
 def tokenizer_folder(path: Path | str) -> Path | None:
-    """The folder with the `tokenizer.json` of a model or run; None if there is none.
+    """The folder with the `tokenizer.json` of a model, a run or a checkpoint of one; None if there is none.
 
     Raises:
         FileNotFoundError: no such folder, or no model in it.
     """
-    candidates = (model_folder(path), Path(path), Path(path) / "tokenizer")
+    model, given = model_folder(path), Path(path)
+    candidates = [model, given, given / "tokenizer"]
+    if _STEP.fullmatch(model.name):
+        candidates.append(model.resolve().parent.parent / "tokenizer")
     return next((folder for folder in candidates if (folder / _TOKENIZER).is_file()), None)
 
 

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,18 +15,20 @@ from workbench.core.experts import Experts
 from workbench.core.html import facts
 from workbench.core.records import Output, Site, Tally
 from workbench.core.router import Router
-from workbench.core.seeds import seed_of
+from workbench.core.routing import Routing
 from workbench.core.seeds import stream as random_stream
 from workbench.core.spec import Spec
 from workbench.core.units import human_count
 from workbench.model.block import Block
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
-from workbench.model.layer import MoELayer, seeded_experts, seeded_router
+from workbench.model.layer import MoELayer
 from workbench.model.linear import Linear
 from workbench.model.norm import RMSNorm
 from workbench.model.packing import Packing, packing_of
 from workbench.model.rope import Rotation, rotation
+from workbench.model.router_parts import misfit, new_experts, new_router, new_shared_part
+from workbench.model.shadow import Shadow
 
 __all__ = ["Transformer", "initialise"]
 
@@ -51,7 +53,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else Linear(config.width, config.vocab_size)
         first = next(self.moe_layers(), None)
-        self.shared_part = None if first is None else _shared_part(first.router, torch.device("cpu"), seed=0)
+        self.shared_part = None if first is None else new_shared_part(first.router, torch.device("cpu"), seed=0)
 
     def moe_layers(self) -> Iterator[MoELayer]:
         """The layers that have a router, lowest first."""
@@ -67,7 +69,7 @@ class Transformer(nn.Module):
     @property
     def is_causal(self) -> bool:
         """Whether no router looks at later tokens outside training."""
-        return all(layer.router.causal for layer in self.moe_layers())
+        return all(router.causal for layer in self.moe_layers() for router in layer.routers)
 
     def forward(
         self,
@@ -79,6 +81,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         bias: Float[Tensor, "L E"] | None = None,
         recompute: bool = False,
+        shadow: Shadow | None = None,
     ) -> Output:
         """Logits of every next token, with the routing of every MoE layer.
 
@@ -89,6 +92,7 @@ class Transformer(nn.Module):
             cache: tokens seen before; they are not given again.
             bias: added to the choice of expert in each MoE layer, never to its weight; -inf bans.
             recompute: trade time for memory, forget activations and make them again in backward.
+            shadow: routers that decide about the same hidden states and touch nothing; their sites have `is_shadow`.
 
         Raises:
             ValueError: a token id outside the vocabulary, or a mask of another shape.
@@ -108,34 +112,13 @@ class Transformer(nn.Module):
             label=None if label is None else packing.pack(label),
             shared=self.shared_part,
         )
-        stream, sites = self._through_blocks(self.embedding(ids), base, packing, cache, bias, recompute)
+        through = _Blocks(self.blocks, packing, cache, bias, shadow, recompute=recompute)
+        stream, sites = through(
+            self.embedding(ids), base, rotation(packing.position, self.config.head_dim, self.config.rope_theta)
+        )
         stream = self.norm(stream)
         weight = self.embedding.weight if self.head is None else self.head.weight
         return Output(logits=packing.pad(nn.functional.linear(stream, weight)), sites=sites, context=base)
-
-    def _through_blocks(
-        self,
-        stream: Float[Tensor, "T D"],
-        base: RouteContext,
-        packing: Packing,
-        cache: KVCache | None,
-        bias: Float[Tensor, "L E"] | None,
-        recompute: bool,
-    ) -> tuple[Float[Tensor, "T D"], tuple[Site, ...]]:
-        turn: Rotation = rotation(packing.position, self.config.head_dim, self.config.rope_theta)
-        sites: tuple[Site, ...] = ()
-        for block in self.blocks:
-            context = base.at(previous=_nearest(sites, block))
-            if isinstance(block.feed_forward, MoELayer):
-                layer = block.feed_forward.layer
-                context = context.at(layer=layer, bias=None if bias is None else bias[layer])
-            arguments: tuple[Any, ...] = (stream, context, packing, turn, cache)
-            if recompute and torch.is_grad_enabled():
-                stream, new = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                stream, new = block(*arguments)
-            sites += new
-        return stream, sites
 
     def _check(self, token_ids: Int[Tensor, "B S"]) -> None:
         if token_ids.numel() == 0:
@@ -171,28 +154,29 @@ class Transformer(nn.Module):
                 requires experts of another kind.
         """
         config = self.config.with_router(spec)
-        fresh = [seeded_router(config, layer.layer, seed) for layer in self.moe_layers()]
-        misfits = [part.body for layer, part in zip(self.moe_layers(), fresh, strict=True) if part.body != layer.body]
-        if misfits and not rebuild_experts:
-            raise ValueError(_misfit(spec, misfits[0], next(self.moe_layers()).body))
-        for layer, parts in zip(self.moe_layers(), fresh, strict=True):
-            if parts.body != layer.body:
-                layer.body = parts.body
-                layer.experts = _drawn(seeded_experts(config, parts.body, layer.layer, seed), self, layer, seed)
-            parts.router.to(self.device), parts.extras.to(self.device)
-            layer.install(parts, spec.name)
+        layers = list(self.moe_layers())
+        fresh = [new_router(config, layer.layer, seed).to(self.device) for layer in layers]
+        others = {layer.layer for layer, parts in zip(layers, fresh, strict=True) if parts.body != layer.body}
+        if others and not rebuild_experts:
+            raise ValueError(misfit(spec, fresh[0].body, layers[0].body))
+        for layer, parts in zip(layers, fresh, strict=True):
+            if layer.layer in others:
+                layer.body, layer.experts = parts.body, _drawn_experts(config, parts.body, layer, seed, self.device)
+            layer.install(parts)
         self.config = config
-        self.shared_part = _shared_part(fresh[0].router, self.device, seed) if fresh else None
+        self.shared_part = new_shared_part(fresh[0].routers[0], self.device, seed) if fresh else None
 
     def routers_of(self, sites: Sequence[Site]) -> list[Router]:
         """The router that made each decision."""
-        routers = {layer.layer: layer.router for layer in self.moe_layers()}
-        return [routers[site.layer] for site in sites]
+        layers = {layer.layer: layer for layer in self.moe_layers()}
+        return [layers[site.layer].routers[site.iteration] for site in sites]
 
     def update_routers(self, tallies: Sequence[Tally]) -> None:
         """Tell every router what an optimiser step counted, in all layers."""
         for layer in self.moe_layers():
-            layer.router.update([replace(tally, is_here=tally.layer == layer.layer) for tally in tallies])
+            for iteration, router in enumerate(layer.routers):
+                here = (layer.layer, iteration)
+                router.update([replace(one, is_here=(one.layer, one.iteration) == here) for one in tallies])
 
     def _repr_html_(self) -> str:
         c = self.config
@@ -208,11 +192,47 @@ class Transformer(nn.Module):
         return facts("Transformer", rows)
 
 
-def _nearest(sites: tuple[Site, ...], block: nn.Module) -> Any:
-    if not isinstance(block.feed_forward, MoELayer):
-        return None
-    own = block.feed_forward.router_name
-    return next((site.routing for site in reversed(sites) if site.router == own), None)
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """One pass through the blocks, and what stays the same on the way."""
+
+    blocks: nn.ModuleList
+    packing: Packing
+    cache: KVCache | None
+    bias: Tensor | None
+    shadow: Shadow | None
+    recompute: bool
+
+    def __call__(
+        self, stream: Float[Tensor, "T D"], base: RouteContext, turn: Rotation
+    ) -> tuple[Float[Tensor, "T D"], tuple[Site, ...]]:
+        sites: tuple[Site, ...] = ()
+        for block in self.blocks:
+            arguments: tuple[Any, ...] = (stream, self._context(base, block, sites), self.packing, turn, self.cache)
+            if self.recompute and torch.is_grad_enabled():
+                stream, new = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                stream, new = block(*arguments)
+            sites += new
+        return stream, sites
+
+    def _context(self, base: RouteContext, block: nn.Module, sites: tuple[Site, ...]) -> RouteContext:
+        moe = block.feed_forward
+        if not isinstance(moe, MoELayer):
+            return base
+        return base.at(
+            layer=moe.layer,
+            bias=None if self.bias is None else self.bias[moe.layer],
+            previous=_nearest(sites, moe.router_name, is_shadow=False),
+            watcher=None
+            if self.shadow is None
+            else self.shadow.watcher(moe.layer, _nearest(sites, self.shadow.name, is_shadow=True)),
+        )
+
+
+def _nearest(sites: tuple[Site, ...], router: str, *, is_shadow: bool) -> Routing | None:
+    own = (site.routing for site in reversed(sites) if site.router == router and site.is_shadow == is_shadow)
+    return next(own, None)
 
 
 def initialise(model: Transformer, seed: int) -> Transformer:
@@ -227,7 +247,7 @@ def initialise(model: Transformer, seed: int) -> Transformer:
     """
     for layer in model.moe_layers():
         if layer.experts.draws_own_weights:
-            layer.experts = seeded_experts(model.config, layer.body, layer.layer, seed)
+            layer.experts = new_experts(model.config, layer.body, layer.layer, seed)
     model.set_router(model.config.router, seed)
     own = _self_drawn(model)
     for name, parameter in model.named_parameters():
@@ -239,7 +259,7 @@ def initialise(model: Transformer, seed: int) -> Transformer:
 def _self_drawn(model: Transformer) -> set[Tensor]:
     parts: list[nn.Module] = [] if model.shared_part is None else [model.shared_part]
     for layer in model.moe_layers():
-        parts += [layer.router, layer.extra_experts]
+        parts += [*layer.routers, layer.extra_experts]
         parts += [layer.experts] if layer.experts.draws_own_weights else []
     return {parameter for part in parts for parameter in part.parameters()}
 
@@ -252,22 +272,9 @@ def _draw(name: str, parameter: Tensor, config: ModelConfig, seed: int) -> None:
     nn.init.normal_(parameter, std=std, generator=random_stream(seed, zlib.crc32(name.encode())))
 
 
-def _drawn(experts: Experts, model: Transformer, layer: MoELayer, seed: int) -> Experts:
+def _drawn_experts(config: ModelConfig, body: Spec | None, layer: MoELayer, seed: int, device: torch.device) -> Experts:
+    experts = new_experts(config, body, layer.layer, seed)
     if not experts.draws_own_weights:
         for name, parameter in experts.named_parameters():
-            _draw(f"{layer.name}.experts.{name}", parameter, model.config, seed)
-    return experts.to(model.device)
-
-
-def _shared_part(router: Router, device: torch.device, seed: int) -> nn.Module | None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, -1))
-        part = router.shared_part()
-    return None if part is None else part.to(device)
-
-
-def _misfit(router: Spec, needed: Spec | None, present: Spec | None) -> str:
-    return (
-        f"router {router} needs experts of kind {needed or 'mlp'}, and this model has {present or 'mlp'}; "
-        "pass rebuild_experts=True to start all its experts anew, or train a new model with this router"
-    )
+            _draw(f"{layer.name}.experts.{name}", parameter, config, seed)
+    return experts.to(device)

@@ -21,7 +21,9 @@ def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.Adam
 
 def is_of_router(name: str) -> bool:
     """Whether a tensor of the model belongs to a router or its extra experts, by its name."""
-    return any(part in name for part in (".router.", ".extra_experts.")) or name.startswith("shared_part.")
+    return any(part in name for part in (".router.", ".later_routers.", ".extra_experts.")) or name.startswith(
+        "shared_part."
+    )
 
 
 def replace_router_groups(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:
