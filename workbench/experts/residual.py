@@ -31,12 +31,12 @@ class ResidualExperts(RowExperts):
     """
 
     draws_own_weights = True
-    gain: Float[Tensor, "E G D"]
-    shift: Float[Tensor, "E G D"]
-    up: Float[Tensor, "E G F D"]
-    up_bias: Float[Tensor, "E G F"]
-    down: Float[Tensor, "E G D F"]
-    down_bias: Float[Tensor, "E G D"]
+    gain: Float[Tensor, "E blocks D"]
+    shift: Float[Tensor, "E blocks D"]
+    up: Float[Tensor, "E blocks F D"]
+    up_bias: Float[Tensor, "E blocks F"]
+    down: Float[Tensor, "E blocks D F"]
+    down_bias: Float[Tensor, "E blocks D"]
 
     def __init__(self, width: int, num_experts: int, *, hidden: int, blocks: int = 1):
         super().__init__(num_experts)
