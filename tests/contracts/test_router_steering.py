@@ -33,7 +33,7 @@ def check_no_effect(cls: type[Router], stage) -> None:
 
 
 def check_ban(cls: type[Router], stage) -> None:
-    """A banned expert gets no row and no weight; with all banned and no extra ones the output is 0, gradients finite."""
+    """A banned expert gets no row and no weight; with all banned the output is 0 and gradients are finite."""
     layer, tokens = stage.layer_of(cls), stage.tokens_of(64)
     if not layer.router.steerable:
         return
