@@ -47,6 +47,7 @@ def check_losses(cls: type[Router], stage) -> None:
     assert all(weight >= 0 for weight in layer.router.loss_weights.values())
     for count in stage.SIZES:
         tokens = stage.tokens_of(count)
+        tokens.x.requires_grad_()
         routing = stage.decide(layer.router, tokens, "train")
         context = stage.context_of(layer.router, tokens, "train")
         aux = auxiliary((site_of(layer.router, routing),), [layer.router], torch.ones(count), context)
@@ -59,7 +60,9 @@ def check_losses(cls: type[Router], stage) -> None:
         assert all(value.shape == () for value in own.values())
     if any(layer.router.loss_weights.values()):
         aux.total.backward()
-        gradients = [p.grad for p in layer.router.parameters() if p.grad is not None]
+        # a router without parameters still moves its tokens.
+        moved = list(layer.router.parameters()) or [tokens.x]
+        gradients = [p.grad for p in moved if p.grad is not None]
         assert gradients
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert max(float(gradient.abs().max()) for gradient in gradients) > 0

@@ -1,5 +1,6 @@
 """Tsallis: top-p with a floor, and all experts for tokens of high entropy (DynMoLE, Li et al., 2025)."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -99,11 +100,10 @@ class TsallisRouter(Router):
     def _entropy(self, prob: Float[Tensor, "T E"]) -> Float[Tensor, "T"]:
         """Tsallis entropy as a share of that of even probabilities."""
         share = (prob + self.stabiliser).clamp_min(torch.finfo(prob.dtype).tiny)
-        even = torch.tensor(float(self.num_experts))
         if abs(self.index - 1) < 1e-4:
-            return -(share * share.log()).sum(-1) / even.log().clamp_min(1e-6)
-        highest = 1 - even ** (1 - self.index)
-        return (1 - share.pow(self.index).sum(-1)) / (highest + (highest == 0) * 1e-6)
+            return -(share * share.log()).sum(-1) / (math.log(self.num_experts) or 1)
+        # the factor 1 / (index - 1) of both cancels; a single expert has an entropy of 0.
+        return (1 - share.pow(self.index).sum(-1)) / (1 - self.num_experts ** (1 - self.index) or 1)
 
     def losses(
         self, routing: Routing, load: Float[Tensor, "E"], token_loss: Float[Tensor, "T"] | None, context: RouteContext
