@@ -29,7 +29,7 @@ class Permutation(nn.Module):
     """
 
     step: Int[Tensor, ""]
-    order: Int[Tensor, "P E"]
+    order: Int[Tensor, "copies E"]
 
     def __init__(self, num_experts: int, *, copies: int = 1, steps: int, noise: float = 0.0):
         super().__init__()
@@ -44,14 +44,14 @@ class Permutation(nn.Module):
         """What the scores are divided by; its logarithm falls linearly over the steps [1]."""
         return float(10 ** (_EXPONENTS[0] + (_EXPONENTS[1] - _EXPONENTS[0]) * self._share))
 
-    def forward(self, context: RouteContext) -> Float[Tensor, "P E E"]:
+    def forward(self, context: RouteContext) -> Float[Tensor, "copies E E"]:
         """The matrix whose row says where an expert's weight goes."""
         if context.is_training and int(self.step) < self.steps:
             uniform = context.noise(tuple(self.score.shape), draw=1, device=self.score.device) if self.noise else None
             return self.soft(uniform)
         return nn.functional.one_hot(self.order, self.order.shape[1]).float()
 
-    def soft(self, uniform: Float[Tensor, "P E E"] | None = None) -> Float[Tensor, "P E E"]:
+    def soft(self, uniform: Float[Tensor, "copies E E"] | None = None) -> Float[Tensor, "copies E E"]:
         """The softened permutation of the present step; its columns sum to 1, its rows only roughly."""
         score = self.score.float()
         if uniform is not None:
@@ -71,7 +71,7 @@ class Permutation(nn.Module):
         return min(1.0, int(self.step) / max(self.steps, 1))
 
 
-def sinkhorn(score: Float[Tensor, "P E E"], rounds: int) -> Float[Tensor, "P E E"]:
+def sinkhorn(score: Float[Tensor, "copies E E"], rounds: int) -> Float[Tensor, "copies E E"]:
     """Exp of the scores after dividing by row sums, then column sums, so many times; in log space."""
     # autocast would leave these sums alone, but not the temperature: near 1e-7 half precision overflows.
     with torch.autocast(score.device.type, enabled=False):
@@ -81,14 +81,14 @@ def sinkhorn(score: Float[Tensor, "P E E"], rounds: int) -> Float[Tensor, "P E E
         return score.exp()
 
 
-def permutation_entropy(matrix: Float[Tensor, "P E E"]) -> Float[Tensor, ""]:
+def permutation_entropy(matrix: Float[Tensor, "copies E E"]) -> Float[Tensor, ""]:
     """Entropy of the entries plus that of the normalised rows, mean over copies [nat]; near 0 for a permutation."""
     rows = matrix / matrix.sum(-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
     total = torch.stack([-(part * (part + _EPSILON).log()).sum((-2, -1)) for part in (matrix, rows)])
     return total.sum(0).mean()
 
 
-def best_assignment(gain: Float[Tensor, "P E E"]) -> Int[Tensor, "P E"]:
+def best_assignment(gain: Float[Tensor, "copies E E"]) -> Int[Tensor, "copies E"]:
     """The column of each row in the one-to-one assignment with the largest total gain, for every matrix."""
     found = [_shortest_paths((-one).double().tolist()) for one in gain]
     return torch.tensor(found, dtype=torch.int64, device=gain.device).view(gain.shape[:2])

@@ -110,7 +110,9 @@ class CometRouter(Router):
             self.permutation.advance()
 
 
-def _leaves(left: Float[Tensor, "T G N"], node: int, reach: Float[Tensor, "T G"]) -> list[Float[Tensor, "T G"]]:
+def _leaves(
+    left: Float[Tensor, "T trees nodes"], node: int, reach: Float[Tensor, "T trees"]
+) -> list[Float[Tensor, "T trees"]]:
     """The probability of every leaf below a node, left to right; the children of node v are 2v+1 and 2v+2."""
     if node >= left.shape[-1]:
         return [reach]

@@ -50,7 +50,7 @@ class DSelectKRouter(Router):
         unverified="the identifier; the entropy weight for language models",
     )
     causal = causal_in_training = True
-    code: Bool[Tensor, "E N"]
+    code: Bool[Tensor, "E bits"]
 
     def __init__(
         self,
