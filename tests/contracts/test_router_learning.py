@@ -14,12 +14,18 @@ from workbench.train.micro_batch import MicroBatch, tally
 EXCUSES = ("no gate", "no gradient")
 
 
+def learnable(router: Router, context: RouteContext) -> dict[str, torch.nn.Parameter]:
+    """A router's own parameters, or those of its shared part where that is all it has."""
+    own = dict(router.named_parameters())
+    return own if own or context.shared is None else dict(context.shared.named_parameters())
+
+
 def task_gradients(cls: type[Router], stage) -> dict[str, torch.Tensor]:
     """Gradients of a router's parameters from a loss of the layer's output alone."""
     layer, tokens = stage.layer_of(cls), stage.tokens_of(64)
     context = stage.context_of(layer.router, tokens, "train")
     out = layer.router(tokens.x, context).apply(tokens.x, layer.all_experts, context)
-    own = {name: p for name, p in layer.router.named_parameters() if p.requires_grad}
+    own = {name: p for name, p in learnable(layer.router, context).items() if p.requires_grad}
     found = (
         torch.autograd.grad(out.square().mean(), own.values(), allow_unused=True, materialize_grads=True) if own else ()
     )
@@ -48,8 +54,8 @@ def check_losses(cls: type[Router], stage) -> None:
     for count in stage.SIZES:
         tokens = stage.tokens_of(count)
         tokens.x.requires_grad_()
-        routing = stage.decide(layer.router, tokens, "train")
         context = stage.context_of(layer.router, tokens, "train")
+        routing = layer.router(tokens.x, context)
         aux = auxiliary((site_of(layer.router, routing),), [layer.router], torch.ones(count), context)
         assert aux.total.shape == ()
         assert set(aux.means) <= set(names)
@@ -61,7 +67,7 @@ def check_losses(cls: type[Router], stage) -> None:
     if any(layer.router.loss_weights.values()):
         aux.total.backward()
         # a router without parameters still moves its tokens.
-        moved = list(layer.router.parameters()) or [tokens.x]
+        moved = list(learnable(layer.router, context).values()) or [tokens.x]
         gradients = [p.grad for p in moved if p.grad is not None]
         assert gradients
         assert all(gradient.isfinite().all() for gradient in gradients)
