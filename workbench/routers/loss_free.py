@@ -96,7 +96,8 @@ class LossFreeRouter(Router):
     @torch.no_grad()
     def update(self, tallies: Sequence[Tally]) -> None:
         """Move the bias of each expert towards what its count lacked to the mean."""
-        counts = sum((tally.demand for tally in tallies if tally.is_here), torch.zeros(self.num_experts).long())
+        own = [tally.demand.cpu() for tally in tallies if tally.is_here]
+        counts = torch.stack(own).sum(0) if own else torch.zeros(self.num_experts)
         mean = counts.double().mean()
         lack = mean - counts
         step = lack / mean.clamp_min(1e-9) if self.rule == "proportional" else lack.sign()

@@ -28,6 +28,7 @@ class SmileRouter(Router):
     Both losses can be even while experts idle: they see nodes and devices apart. The two exchanges of
     tokens, between nodes and inside one, belong to expert parallelism and are not here; what they would
     drop is, in training and evaluation: a node's buffer first, then a device's share of what arrived.
+    A later token that arrives enlarges that share, so what training drops depends on later tokens.
 
     Args:
         nodes: groups of neighbouring experts; it must divide them. None is the largest divisor up to the
