@@ -89,6 +89,8 @@ class AttentionLayer(nn.Module):
             place: tuple[int, bool] = (0, False),
         ) -> tuple[Tensor, Tensor]:
             q, k = (query, key) if own_query is None or own_key is None else (own_query, own_key)
+            # under autocast the layer's are bfloat16, and a router's values are float32.
+            q, k = q.to(values.dtype), k.to(values.dtype)
             memory = torch.cat((values, k.flatten(1)), dim=-1)
             columns = packing.pad(memory)
             if cache is not None:
