@@ -77,7 +77,20 @@ def test_the_lines_that_a_notebook_starts_with(tmp_path):
 def test_the_surface_stays_this_small():
     public = {name for name in dir(wb.Session) if not name.startswith("_")}
     assert public == {
-        *("train", "swap_router", "record", "ask", "evaluate", "report", "export", "close", "resume"),
+        *(
+            "train",
+            "swap_router",
+            "undo",
+            "rewind",
+            "set_shadow",
+            "record",
+            "ask",
+            "evaluate",
+            "report",
+            "export",
+            "close",
+            "resume",
+        ),
         *("model", "tokenizer", "corpus", "trace", "trained_seconds"),
     }
     parameters = inspect.signature(wb.Session).parameters
@@ -115,7 +128,7 @@ def test_training_may_be_left_and_taken_up_in_the_same_cell(make):
             break
     assert [r.step for r in session.train(2, progress=False)] == [3, 4]
     assert run(make(), 4) == session.trace["run"]["loss"].values.tolist()
-    assert session.trained_seconds == session.trainer.trained_seconds > 0
+    assert session.trained_seconds == session.trainer.state.trained_seconds > 0
     with pytest.raises(ValueError, match="steps must be at least 0"):
         session.train(-1)
 
@@ -144,6 +157,21 @@ def test_a_swap_takes_arguments_in_either_way(make):
     assert session.model.config.router.name == "switch"
     run(session, 1)
     assert session.trace["control"]["op"].values.tolist() == ["swap_router"]
+
+
+def test_a_swap_is_taken_back_and_a_shadow_watches(make):
+    session = make()
+    assert session.set_shadow("top_k:balance=0.0").kind == "learning"
+    run(session, 1)
+    session.swap_router("switch")
+    run(session, 1)
+    assert session.undo().startswith("switch -> top_k: the old router is back")
+    assert session.set_shadow(None) is None
+    session.swap_router("hash")
+    run(session, 1)
+    assert session.rewind() == "back from step 3 to step 2, before the swap"
+    assert session.model.config.router.name == "top_k"
+    assert session.trace["routing"]["is_shadow"].values.any()
 
 
 def test_the_most_probable_answer_is_always_the_same(make):

@@ -29,13 +29,14 @@ from workbench.model.recorded import Answer, record_text, write_text
 from workbench.model.transformer import Transformer
 from workbench.model.weights import load
 from workbench.routers import ROUTERS
-from workbench.session import TEMPERATURE, TOP_P, Session, samples_of
+from workbench.session import TEMPERATURE, TOP_P, Session
 from workbench.trace.files import open_trace, save_trace
 from workbench.trace.record import Recorder
 from workbench.train.config import TrainConfig
 from workbench.train.finite import NonFiniteLossError
 from workbench.train.run_folder import RunFolder
 from workbench.view.report import write_report
+from workbench.view.samples import samples_of
 
 __all__ = ["MISTAKES", "demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -27,9 +27,11 @@ from workbench.train.progress import with_progress
 from workbench.train.run_folder import RunFolder
 from workbench.train.swap import SwapReport
 from workbench.train.trainer import Trainer
+from workbench.train.watch import Watch, watch_of
 from workbench.view.report import TextSample, write_report
+from workbench.view.samples import keep_sample, samples_of
 
-__all__ = ["TEMPERATURE", "TOP_P", "Session", "samples_of"]
+__all__ = ["TEMPERATURE", "TOP_P", "Session"]
 
 TEMPERATURE, TOP_P = 0.8, 0.95
 """How texts are drawn when nobody says otherwise; see `Sampling`."""
@@ -72,11 +74,11 @@ class Session:
         batch_size: int | None = None,
         sequence_length: int | None = None,
     ):
-        short: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "sequence_length": sequence_length}
-        config = replace(config or TrainConfig(), **{key: value for key, value in short.items() if value is not None})
+        short = {"seed": seed, "batch_size": batch_size, "sequence_length": sequence_length}
+        config = replace(config or TrainConfig(), **{k: v for k, v in short.items() if v is not None})
         request = Request(model=model, corpus=corpus, router=router, tokenizer=tokenizer)
         place = None if folder is None else Path(folder)
-        self._begin(start_training(request, config, folder=place), place)
+        self._begin(start_training(request, config, folder=place), place, [])
 
     @classmethod
     def resume(cls, folder: str | Path) -> "Session":
@@ -88,13 +90,11 @@ class Session:
             BlockingIOError: another process, or another session of this one, writes this run.
         """
         session, samples = cls.__new__(cls), samples_of(RunFolder(Path(folder)))
-        session._begin(resume_training(Path(folder)), Path(folder))
-        session.samples = samples
+        session._begin(resume_training(Path(folder)), Path(folder), samples)
         return session
 
-    def _begin(self, trainer: Trainer, folder: Path | None) -> None:
-        self.trainer = trainer
-        self.samples: list[TextSample] = []
+    def _begin(self, trainer: Trainer, folder: Path | None, samples: list[TextSample]) -> None:
+        self.trainer, self.samples = trainer, samples
         self._run = None if folder is None else RunFolder(folder)
 
     @property
@@ -121,7 +121,7 @@ class Session:
     @property
     def trained_seconds(self) -> float:
         """How long the model has been trained [s]; evaluations are not counted."""
-        return self.trainer.trained_seconds
+        return self.trainer.state.trained_seconds
 
     def train(self, steps: int, *, progress: bool = True) -> Iterator[StepReport]:
         """Train so many more steps; a report after each. Stop by leaving the loop, go on by calling again.
@@ -136,18 +136,56 @@ class Session:
         reports = self.trainer.run(steps)
         return with_progress(reports, steps) if progress else reports
 
-    def swap_router(self, name: str, **arguments: Any) -> SwapReport:
+    def swap_router(
+        self, name: str, *, carry: bool = True, rebuild_experts: bool = False, **arguments: Any
+    ) -> SwapReport:
         """Another router in every MoE layer; experts stay, and gate weights where shapes agree.
 
         Args:
             name: a registered router; its arguments follow by name, or within the name as `top_k:top_k=4`.
+            carry: False starts the new gate anew even where its shape agrees.
+            rebuild_experts: make the experts anew where the router requires another kind.
 
         Raises:
             LookupError: unknown router.
             ValueError: arguments that do not fit; the old router stays.
         """
         spec = Spec.parse(name)
-        return self.trainer.swap(Spec(spec.name, {**spec.args, **arguments}))
+        router = Spec(spec.name, {**spec.args, **arguments})
+        return self.trainer.swap(router, carry=carry, rebuild_experts=rebuild_experts)
+
+    def set_shadow(self, router: str | Path | None) -> Watch | None:
+        """Let another router watch the same hidden states; the run does not change by one bit.
+
+        Its decisions are sites with `is_shadow` in the trace. A resumed run has no shadow.
+
+        Args:
+            router: a name, as `top_k:top_k=4` (a fresh router that learns from its own losses and by imitation), a folder with a
+                checkpoint (its router as it is), or None to stop.
+
+        Raises:
+            LookupError: unknown router.
+            FileNotFoundError: no model in the folder.
+            ValueError: a router or a checkpoint that does not fit this model.
+        """
+        self.trainer.watch = None if router is None else watch_of(self.model.config, self.trainer.config, router)
+        return self.trainer.watch
+
+    def undo(self) -> str:
+        """Take the last router swap back: the old router with its optimiser state; experts keep what they learned.
+
+        Raises:
+            ValueError: no swap was made in this session.
+        """
+        return self.trainer.undo()
+
+    def rewind(self) -> str:
+        """Go back to the moment before the last router swap, bit for bit; what was trained since is lost.
+
+        Raises:
+            ValueError: no swap was made in this session, or it was undone.
+        """
+        return self.trainer.rewind()
 
     def record(self, text: str) -> Trace:
         """The routing of a fixed text under the model as it is now, in all layers.
@@ -183,31 +221,29 @@ class Session:
         Raises:
             ValueError: sampling values out of range.
         """
-        recorder = self._new_recorder()
+        recorder, sampling = (
+            self._new_recorder(),
+            Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p),
+        )
         written = write_text(
             self.model,
             self.tokenizer,
             prompt,
-            Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p),
+            sampling,
             recorder=recorder,
             step=self.trainer.step,
             stop=stop,
             seed=seed,
             on_text=on_text,
         )
-        settings = f"temperature {temperature}, top-p {top_p}, seed {seed}" if temperature else "greedy"
-        if written.is_recomputed:
-            settings += f"; {self.model.config.router.name} sees later tokens, so the prefix was routed anew each time"
-        answer = Answer(
-            prompt=prompt,
-            text=written.text,
-            num_tokens=written.num_tokens,
-            seconds=written.seconds,
-            settings=settings,
+        again = f"; {self.model.config.router.name} sees later tokens, so the prefix was routed anew each time"
+        answer = written.answer(
+            prompt,
+            settings=sampling.in_words(seed) + again * written.is_recomputed,
             trained_seconds=self.trained_seconds,
             trace=recorder.trace(),
         )
-        self._keep(answer)
+        self.samples.append(keep_sample(answer, self._run))
         return answer
 
     def evaluate(self) -> dict[str, float]:
@@ -241,45 +277,21 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.trainer.close()
-        else:
-            self.trainer.release()
-
-    def _keep(self, answer: Answer) -> None:
-        sample = TextSample(
-            prompt=answer.prompt, text=answer.text, settings=answer.settings, trained_seconds=answer.trained_seconds
-        )
-        self.samples.append(sample)
-        if self._run is not None:
-            self._run.add_sample(asdict(sample))
+        (self.trainer.release if kind else self.trainer.close)()
 
     def _new_recorder(self) -> Recorder:
         attrs = {"model": json.dumps(self.model.config.to_json()), "tokenizer": self.tokenizer.name}
         return Recorder(attrs=attrs, decode_piece=self.tokenizer.piece)
 
     def _repr_html_(self) -> str:
-        domains = self.corpus.domains
-        more = f" and {len(domains) - _SHOWN_DOMAINS} more" if len(domains) > _SHOWN_DOMAINS else ""
+        shown, more = self.corpus.domains[:_SHOWN_DOMAINS], len(self.corpus.domains) - _SHOWN_DOMAINS
         rows = {
             "model": f"{human_count(self.model.num_parameters())} parameters, {self.model.config.num_layers} blocks",
             "router": str(self.model.config.router),
-            "corpus": f"{self.corpus.name}: {', '.join(domains[:_SHOWN_DOMAINS])}{more}",
+            "corpus": f"{self.corpus.name}: {', '.join(shown)}{f' and {more} more' * (more > 0)}",
             "step": self.trainer.step,
             "tokens seen": human_count(self.trainer.tokens),
             "products in": f"{self.trainer.precision.dtype}, because {self.trainer.precision.reason}",
             "kept in": "memory" if self._run is None else self._run.path,
         }
         return facts("Session", rows, note=f"trained for {human_seconds(self.trained_seconds)}")
-
-
-def samples_of(run: RunFolder) -> list[TextSample]:
-    """The texts that a run's model wrote.
-
-    Raises:
-        ValueError: the file is damaged, or of another version.
-    """
-    try:
-        return [TextSample(**sample) for sample in run.samples()]
-    except TypeError as error:
-        raise ValueError(f"{run.path} holds texts of another version ({error}); remove its samples.json") from error

@@ -55,7 +55,7 @@ def trained(folder: Path, model: ModelConfig, seed: int) -> dict[str, object]:
     result = {
         "bits_per_byte": trainer.evaluate(),
         "tokens": trainer.tokens,
-        "seconds": trainer.trained_seconds,
+        "seconds": trainer.state.trained_seconds,
         "parameters": trainer.model.num_parameters(),
         "active_parameters": trainer.model.num_parameters(choices_per_token=TOP_K),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from workbench.analysis.routing_diff import diff_routings
 from workbench.core import Output, Site, Spec, StepReport
 from workbench.core.mixture import MergedRouting, SlotRouting
 from workbench.core.sparse import SparseRouting
@@ -74,6 +75,7 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
     ),
     "ModelConfig": lambda folder: config(),
     "Output": lambda folder: output(),
+    "RoutingDiff": lambda folder: diff_routings([routing()], [routing()]).with_losses(2.0, 2.5),
     "Session": lambda folder: session(),
     "SlotRouting": lambda folder: SlotRouting(num_experts=4, dispatch=torch.rand(6, 4, 1), combine=torch.rand(6, 4, 1)),
     "SparseRouting": lambda folder: routing(),

@@ -58,7 +58,7 @@ def test_what_is_reported_is_what_was_computed(make):
     log_prob = output.logits.float().log_softmax(-1).gather(-1, batch().target_ids[..., None])
     assert part.loss == pytest.approx(-log_prob.mean().item(), rel=1e-5)
     assert part.tokens == 32
-    assert part.sites is output.sites
+    assert part.sites == output.sites
     assert part.aux.weights == {"balance": 0.5, "z": 0.1}
 
 

@@ -10,7 +10,7 @@ from workbench.train.optim import (
     build_optimizer,
     is_of_router,
     named_states,
-    replace_router_groups,
+    regroup,
     set_learning_rate,
 )
 
@@ -82,7 +82,7 @@ def test_new_routers_take_the_place_of_the_old_ones_without_their_state(model):
     old = [layer.router.gate.weight for layer in model.moe_layers()]
     experts = {name: state.clone() for name, state in named_states(model, optimizer).items() if ".experts." in name}
     model.set_router(Spec("switch"), 1)
-    replace_router_groups(optimizer, model, CONFIG)
+    regroup(optimizer, model, CONFIG)
     new = [layer.router.gate.weight for layer in model.moe_layers()]
     assert [group["name"] for group in optimizer.param_groups] == ["matrices", "vectors", "router matrices"]
     assert optimizer.param_groups[-1]["params"] == new

@@ -37,7 +37,7 @@ def groups(optimizer: torch.optim.AdamW) -> list[tuple[str, list[int], float]]:
 
 def test_experts_keep_weights_and_state_and_the_gate_goes_along_with_its_own(model, optimizer, assert_same_bits):
     before = everything(model, optimizer)
-    report = swap_routers(model, optimizer, CONFIG, Spec("switch", {"jitter": 0.0}))
+    report, _ = swap_routers(model, optimizer, CONFIG, Spec("switch", {"jitter": 0.0}))
     assert_same_bits(everything(model, optimizer), before)
     assert {layer.router_name for layer in model.moe_layers()} == {"switch"}
     assert model.config.router == Spec("switch", {"jitter": 0.0})
@@ -58,7 +58,7 @@ def test_the_carried_gate_is_trained_on(model, optimizer):
 
 def test_without_carrying_the_gate_starts_anew_without_state(model, optimizer):
     before = everything(model, optimizer)
-    report = swap_routers(model, optimizer, CONFIG, Spec("switch"), carry=False)
+    report, _ = swap_routers(model, optimizer, CONFIG, Spec("switch"), carry=False)
     after = everything(model, optimizer)
     assert (report.carried, report.fresh) == ((), GATES)
     assert not any(torch.equal(after[name], before[name]) for name in GATES)
@@ -69,7 +69,7 @@ def test_without_carrying_the_gate_starts_anew_without_state(model, optimizer):
 def test_a_router_without_a_gate_and_back(model, optimizer):
     swap_routers(model, optimizer, CONFIG, Spec("hash"))
     assert [name for name, *_ in groups(optimizer)] == ["matrices", "vectors"]
-    report = swap_routers(model, optimizer, CONFIG, Spec("top_k"))
+    report, _ = swap_routers(model, optimizer, CONFIG, Spec("top_k"))
     assert (report.carried, report.fresh) == ((), GATES)
     assert [name for name, *_ in groups(optimizer)] == ["matrices", "vectors", "router matrices"]
 

@@ -45,7 +45,7 @@ def test_a_report_says_what_the_step_was(start):
     assert [r.learning_rate for r in (first, second)] == [learning_rate(trainer.config, step) for step in (0, 1)]
     assert first.aux_weights == {"balance": 0.01, "z": 0.0} or first.aux_weights == {"balance": 0.01}
     assert first.aux_losses["balance"] == pytest.approx(1, abs=0.2)
-    assert 0 < first.wall_seconds < second.wall_seconds == trainer.trained_seconds
+    assert 0 < first.wall_seconds < second.wall_seconds == trainer.state.trained_seconds
     assert first.tokens_per_second == pytest.approx(64 / first.wall_seconds)
     assert first.bits_per_byte == {}
     assert second.bits_per_byte == trainer.evaluate()
@@ -83,7 +83,9 @@ def test_routers_learn_what_the_whole_step_did(start, monkeypatch):
     for layer in trainer.model.moe_layers():
         monkeypatch.setattr(layer.router, "update", tallies.append)
     list(trainer.run(1))
-    assert [(own.layer, own.tokens, int(own.demand.sum())) for own in tallies] == [(0, 128, 256), (1, 128, 256)]
+    for place, seen in enumerate(tallies):
+        assert [(one.layer, one.tokens, int(one.demand.sum())) for one in seen] == [(0, 128, 256), (1, 128, 256)]
+        assert [one.is_here for one in seen] == [place == 0, place == 1]
 
 
 def test_a_negative_number_of_steps_is_refused_at_once(start):
@@ -237,7 +239,7 @@ def test_a_router_that_cannot_work_here_is_tried_before_it_is_kept(start, monkey
     def refuse(*arguments, **options):
         raise ValueError("no attention here")
 
-    monkeypatch.setattr(trainer_module, "run_micro_batch", refuse)
+    monkeypatch.setattr("workbench.train.router_changes.run_micro_batch", refuse)
     with pytest.raises(ValueError, match="no attention here"):
         trainer.swap(Spec("switch"))
     monkeypatch.undo()

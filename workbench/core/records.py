@@ -73,6 +73,11 @@ class Output:
     sites: tuple[Site, ...]
     context: RouteContext | None = None
 
+    @property
+    def active_sites(self) -> tuple[Site, ...]:
+        """The decisions that the model acted on, those of shadow routers left out."""
+        return tuple(site for site in self.sites if not site.is_shadow)
+
     def _repr_html_(self) -> str:
         shape = " x ".join(str(n) for n in self.logits.shape)
         rows = {f"layer {s.layer}": f"{s.router}: {s.routing!r}" for s in self.sites}

@@ -34,6 +34,10 @@ class Sampling:
     top_p: float = 1.0
     end_ids: tuple[int, ...] = ()
 
+    def in_words(self, seed: int) -> str:
+        """How texts are drawn, for people."""
+        return f"temperature {self.temperature}, top-p {self.top_p}, seed {seed}" if self.temperature else "greedy"
+
     def __post_init__(self) -> None:
         at_least("max_new_tokens", self.max_new_tokens, 0)
         at_least("temperature", self.temperature, 0, hint="0 takes the most probable token")

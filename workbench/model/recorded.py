@@ -23,23 +23,6 @@ _SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """A text that a model wrote.
-
-    Args:
-        text: what follows the prompt.
-        num_tokens: tokens drawn, an end token included.
-        seconds: time it took [s].
-        is_recomputed: the router sees later tokens, so the whole prefix was routed anew for every token.
-    """
-
-    text: str
-    num_tokens: int
-    seconds: float
-    is_recomputed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A text that the model wrote, and how.
 
@@ -67,6 +50,35 @@ class Answer:
         speed = f"{self.num_tokens} tokens at {self.num_tokens / max(self.seconds, 1e-9):.0f} tokens/s"
         note = f"written by a model trained for {human_seconds(self.trained_seconds)}; {self.settings}"
         return facts("Answer", {"prompt": _short(self.prompt), "text": _short(self.text), "speed": speed}, note=note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A text that a model wrote.
+
+    Args:
+        text: what follows the prompt.
+        num_tokens: tokens drawn, an end token included.
+        seconds: time it took [s].
+        is_recomputed: the router sees later tokens, so the whole prefix was routed anew for every token.
+    """
+
+    text: str
+    num_tokens: int
+    seconds: float
+    is_recomputed: bool
+
+    def answer(self, prompt: str, *, settings: str, trained_seconds: float, trace: Trace) -> Answer:
+        """The same with what a reader needs to judge it; see `Answer`."""
+        return Answer(
+            prompt=prompt,
+            text=self.text,
+            num_tokens=self.num_tokens,
+            seconds=self.seconds,
+            settings=settings,
+            trained_seconds=trained_seconds,
+            trace=trace,
+        )
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "TrainState",
     "checkpoints",
+    "forget_after",
     "load_optimizer",
     "read_checkpoint",
     "repair",
@@ -79,7 +80,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    folder: Path, model: Transformer, optimizer: torch.optim.AdamW, state: TrainState, *, keep: int
+    folder: Path, model: Transformer, optimizer: torch.optim.AdamW, state: TrainState, *, keep: int | None
 ) -> Path:
     """The folder of a new checkpoint; older ones beyond `keep` are removed afterwards.
 
@@ -101,7 +102,7 @@ def save_checkpoint(
             f"could not write checkpoint {final} ({_first_cause(error)}); {last}; free some space and resume"
         ) from error
     repair(folder)
-    for old in checkpoints(folder)[:-keep]:
+    for old in [] if keep is None else checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -134,6 +135,17 @@ def repair(folder: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(final)
+
+
+def forget_after(newest: Path | None) -> None:
+    """Remove the checkpoints of later steps than this one, as when training goes back.
+
+    Raises:
+        OSError: the folder cannot be changed.
+    """
+    later = [] if newest is None else [path for path in checkpoints(newest.parent) if path.name > newest.name]
+    for path in later:
+        shutil.rmtree(path)
 
 
 def read_checkpoint(path: Path) -> tuple[Transformer, TrainState]:

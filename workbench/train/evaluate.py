@@ -9,12 +9,22 @@ from torch import Tensor
 
 from workbench.core.context import RouteContext
 from workbench.core.records import Batch
+from workbench.data.batches import Batches
 from workbench.model.transformer import Transformer
 from workbench.train.forward import forward_batch
 from workbench.train.loss import NOT_SCORED, token_losses
 from workbench.train.precision import FULL_PRECISION, Precision
 
-__all__ = ["bits_per_byte"]
+__all__ = ["bits_per_byte", "evaluate_domains"]
+
+
+def evaluate_domains(model: Transformer, batches: Batches, max_windows: int, precision: Precision) -> dict[str, float]:
+    """Held-out loss of each domain of a corpus [bit/byte], over at most so many windows of each."""
+    counts = batches.tokenizer.byte_counts
+    return {
+        domain: bits_per_byte(model, batches.evaluation(domain, max_windows=max_windows), counts, precision=precision)
+        for domain in batches.corpus.domains
+    }
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from workbench.core.context import RouteContext
 from workbench.core.records import Batch, Output
+from workbench.model.shadow import Shadow
 from workbench.model.transformer import Transformer
 from workbench.train.precision import Precision, autocast
 
@@ -11,12 +12,19 @@ __all__ = ["forward_batch"]
 
 
 def forward_batch(
-    model: Transformer, batch: Batch, context: RouteContext, precision: Precision, *, recompute: bool = False
+    model: Transformer,
+    batch: Batch,
+    context: RouteContext,
+    precision: Precision,
+    *,
+    recompute: bool = False,
+    shadow: Shadow | None = None,
 ) -> Output:
     """The model's output for a batch, which is moved to the model's device.
 
     Args:
         recompute: forget activations and make them again in backward.
+        shadow: routers that decide beside those of the model.
     """
 
     def here(tensor: Tensor | None) -> Tensor | None:
@@ -29,5 +37,6 @@ def forward_batch(
             label=here(batch.domain),
             context=context,
             recompute=recompute,
+            shadow=shadow,
         )
     return output

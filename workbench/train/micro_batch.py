@@ -12,6 +12,7 @@ from workbench.model.transformer import Transformer
 from workbench.train.forward import forward_batch
 from workbench.train.loss import NOT_SCORED, Auxiliary, auxiliary, place_losses
 from workbench.train.precision import Precision
+from workbench.train.watch import Watch
 
 __all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally"]
 
@@ -41,6 +42,7 @@ def run_micro_batch(
     *,
     share: float | None = None,
     recompute: bool = False,
+    watch: Watch | None = None,
 ) -> tuple[MicroBatch, Output]:
     """A batch through the model and the losses, and what the model returned.
 
@@ -48,22 +50,26 @@ def run_micro_batch(
         batch: with targets.
         share: part of the step that this batch is; its gradient is added with that weight. None: no gradient.
         recompute: forget activations and make them again in backward.
+        watch: a shadow router, which sees this batch and may learn from it.
 
     Raises:
         ValueError: a router asks for a loss that nobody defines, or that it gives too little for.
     """
     assert batch.target_ids is not None, "training batches have targets"
     with torch.set_grad_enabled(share is not None):
-        output = forward_batch(model, batch, context, precision, recompute=recompute)
+        shadow = None if watch is None else watch.shadow
+        output = forward_batch(model, batch, context, precision, recompute=recompute, shadow=shadow)
         per_place = place_losses(output.logits, batch.target_ids.to(model.device))
         real = per_place.flatten() if batch.mask is None else per_place[batch.mask.to(model.device)]
         assert output.context is not None, "a model says what its routers knew"
-        aux = auxiliary(output.sites, model.routers_of(output.sites), real, output.context)
+        aux = auxiliary(output.active_sites, model.routers_of(output.active_sites), real, output.context)
         loss = per_place[batch.target_ids.to(model.device) != NOT_SCORED].mean()
         if share is not None:
+            if watch is not None:
+                watch.learn(output, real, share)
             torch.autograd.backward((loss + aux.total) * share)
     tokens = batch.token_ids.numel() if batch.mask is None else int(batch.mask.sum())
-    return MicroBatch(loss=float(loss.detach()), tokens=tokens, sites=output.sites, aux=aux), output
+    return MicroBatch(loss=float(loss.detach()), tokens=tokens, sites=output.active_sites, aux=aux), output
 
 
 def first_sequence(batch: Batch) -> Batch:

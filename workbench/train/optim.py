@@ -1,5 +1,6 @@
 """AdamW over named groups, so that a router can come and go with its own state."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from workbench.model.transformer import Transformer
 from workbench.train.config import TrainConfig
 
-__all__ = ["build_optimizer", "is_of_router", "named_states", "replace_router_groups", "set_learning_rate"]
+__all__ = ["build_optimizer", "clip_gradients", "is_of_router", "named_states", "regroup", "set_learning_rate"]
 
 _BODY, _ROUTER = ("matrices", "vectors"), ("router matrices", "router vectors")
 
@@ -19,6 +20,11 @@ def build_optimizer(model: Transformer, config: TrainConfig) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
+def clip_gradients(model: nn.Module, limit: float) -> float:
+    """The gradient norm before clipping; gradients are scaled down where it is above the limit, 0 for no limit."""
+    return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf))
+
+
 def is_of_router(name: str) -> bool:
     """Whether a tensor of the model belongs to a router or its extra experts, by its name."""
     return any(part in name for part in (".router.", ".later_routers.", ".extra_experts.")) or name.startswith(
@@ -26,13 +32,13 @@ def is_of_router(name: str) -> bool:
     )
 
 
-def replace_router_groups(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:
-    """Forget the old routers' parameters and their state, and take in the model's present ones, without state."""
-    for group in [group for group in optimizer.param_groups if group["name"] in _ROUTER]:
-        for parameter in group["params"]:
-            optimizer.state.pop(parameter, None)
-        optimizer.param_groups.remove(group)
-    for group in _groups(model, config, of_router=True):
+def regroup(optimizer: torch.optim.AdamW, model: Transformer, config: TrainConfig) -> None:
+    """Take in the parameters that the model has now; what stayed keeps its state, what is gone loses it."""
+    present = set(model.parameters())
+    for parameter in [parameter for parameter in optimizer.state if parameter not in present]:
+        del optimizer.state[parameter]
+    optimizer.param_groups.clear()
+    for group in [*_groups(model, config, of_router=False), *_groups(model, config, of_router=True)]:
         optimizer.add_param_group(group)
 
 

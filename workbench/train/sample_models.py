@@ -53,7 +53,7 @@ def train_samples(
         for _ in with_progress(trainer.run(missing), missing):
             pass
         trainer.close()
-        sys.stderr.write(f"{name}: trained for {human_seconds(trainer.trained_seconds)} in {run}\n")
+        sys.stderr.write(f"{name}: trained for {human_seconds(trainer.state.trained_seconds)} in {run}\n")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
 """The training loop: a generator of one report per optimiser step."""
 
-import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import final
-
-import torch
+from typing import Any, final
 
 from workbench.core.check import at_least
 from workbench.core.context import RouteContext
-from workbench.core.records import ControlEvent, StepReport
+from workbench.core.records import StepReport
 from workbench.core.spec import Spec
 from workbench.data.batches import Batches
 from workbench.model.transformer import Transformer
 from workbench.trace.record import Recorder
-from workbench.train.checkpoint import CheckpointError, TrainState, load_optimizer, save_checkpoint
+from workbench.train.checkpoint import CheckpointError, TrainState, forget_after, load_optimizer, save_checkpoint
 from workbench.train.config import TrainConfig
-from workbench.train.evaluate import bits_per_byte
+from workbench.train.evaluate import evaluate_domains
 from workbench.train.finite import NonFiniteLossError, check_finite
-from workbench.train.forward import forward_batch
 from workbench.train.interrupts import interrupts_held
-from workbench.train.micro_batch import MicroBatch, first_sequence, run_micro_batch, tally
-from workbench.train.optim import build_optimizer, set_learning_rate
+from workbench.train.micro_batch import MicroBatch, run_micro_batch, tally
+from workbench.train.optim import build_optimizer, clip_gradients, set_learning_rate
 from workbench.train.precision import precision_of
+from workbench.train.probe import look_at_probe
+from workbench.train.router_changes import RouterChanges
 from workbench.train.schedule import learning_rate
-from workbench.train.swap import SwapReport, swap_routers
+from workbench.train.step_report import control_event, step_report
+from workbench.train.swap import SwapReport
+from workbench.train.watch import Watch
 
 __all__ = ["Trainer"]
 
@@ -46,6 +46,7 @@ class Trainer:
         recorder: takes the routings of every step; None records nothing.
 
     Attributes:
+        watch: a shadow router that watches; None by default, and after a resume.
         held: what is let go with the trainer, such as the lock of the run.
     """
 
@@ -63,6 +64,8 @@ class Trainer:
         self.precision = precision_of(model.device, config.dtype)
         self.optimizer = build_optimizer(model, config)
         self.state = TrainState()
+        self._changes = RouterChanges(model, self.optimizer, batches, config, self.precision)
+        self.watch: Watch | None = None
         self.held = ExitStack()
         self._saved_step = self._probed_step = -1
         self._is_torn = False
@@ -76,11 +79,6 @@ class Trainer:
     def tokens(self) -> int:
         """Training tokens seen."""
         return self.state.tokens
-
-    @property
-    def trained_seconds(self) -> float:
-        """Time spent in training steps [s]; evaluations and probes are not counted."""
-        return self.state.trained_seconds
 
     def run(self, steps: int) -> Iterator[StepReport]:
         """Train so many more steps.
@@ -112,44 +110,66 @@ class Trainer:
             raise
         self.save()
 
-    def swap(self, router: Spec, *, carry: bool = True, actor: str = "python") -> SwapReport:
+    def swap(
+        self, router: Spec, *, carry: bool = True, rebuild_experts: bool = False, actor: str = "python"
+    ) -> SwapReport:
         """Exchange the routers between two steps, after a trial on one sequence; a failure leaves the old ones.
 
         Args:
             carry: take over router tensors where name and shape agree.
+            rebuild_experts: make experts anew where the router requires another kind.
             actor: who asked, for the trace.
 
         Raises:
             LookupError: unknown router.
             ValueError: arguments that do not fit, or a router that cannot work in this model.
         """
-        report = swap_routers(self.model, self.optimizer, self.config, router, carry=carry, trial=self._try_routers)
-        event = ControlEvent(
-            op="swap_router",
-            args=router.to_json(),
-            time_ns=time.time_ns(),
-            actor=actor,
-            accepted_step=self.step,
-            applied_step=self.step + 1,
-            result=str(report),
-        )
-        self.state = replace(self.state, events=(*self.state.events, event))
-        # a checkpoint of this step, if there is one, still has the old routers.
-        self._saved_step = -1
+        report = self._changes.swap(router, self.state, self._context(0), carry=carry, rebuild_experts=rebuild_experts)
+        self._note("swap_router", router.to_json(), actor, str(report))
         return report
+
+    def undo(self, *, actor: str = "python") -> str:
+        """Bring back the router before the last swap with its optimiser state; experts keep what they learned.
+
+        Raises:
+            ValueError: no swap was made since this trainer began.
+        """
+        result = self._changes.undo()
+        self._note("undo", {}, actor, result)
+        return result
+
+    def rewind(self, *, actor: str = "python") -> str:
+        """Go back to the step of the last swap, bit for bit; what was trained since is lost.
+
+        Raises:
+            ValueError: no swap was made since this trainer began, or it was undone.
+            OSError: the trace or the checkpoints on disk cannot be changed.
+        """
+        left, self.state = self.step, self._changes.rewind()
+        result = f"back from step {left} to step {self.step}, before the swap"
+        self._note("rewind", {"from_step": left}, actor, result)
+        if self.folder is not None:
+            # a new checkpoint first: a run that is killed here must have one to go on from.
+            forget_after(self.save(keep_all=True))
+        if self.recorder is not None:
+            self.recorder.rewind(self.step)
+        return result
+
+    def _note(self, op: str, args: Mapping[str, Any], actor: str, result: str) -> None:
+        event = control_event(op, args, actor=actor, step=self.step, result=result)
+        self.state = replace(self.state, events=(*self.state.events, event))
+        # a checkpoint of this step, if there is one, does not know of it.
+        self._saved_step = -1
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss per domain [bit/byte]."""
-        windows, counts = self.config.evaluation_windows, self.batches.tokenizer.byte_counts
-        return {
-            domain: bits_per_byte(
-                self.model, self.batches.evaluation(domain, max_windows=windows), counts, precision=self.precision
-            )
-            for domain in self.batches.corpus.domains
-        }
+        return evaluate_domains(self.model, self.batches, self.config.evaluation_windows, self.precision)
 
-    def save(self) -> Path | None:
+    def save(self, *, keep_all: bool = False) -> Path | None:
         """Write a checkpoint of this step, unless there is one already or nowhere to write.
+
+        Args:
+            keep_all: remove no older one.
 
         Raises:
             CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -160,7 +180,7 @@ class Trainer:
             if self.recorder is not None:
                 # a run that goes on from this checkpoint goes on with the trace that is on disk.
                 self.recorder.flush()
-            keep = self.config.keep_checkpoints
+            keep = None if keep_all else self.config.keep_checkpoints
             path = save_checkpoint(self.folder, self.model, self.optimizer, self.state, keep=keep)
             self._saved_step = self.step
         return path
@@ -194,7 +214,7 @@ class Trainer:
         try:
             self.optimizer.zero_grad()
             parts = [self._micro_batch(index) for index in range(self.config.micro_batches)]
-            norm = self._grad_norm()
+            norm = clip_gradients(self.model, self.config.grad_clip)
             check_finite(self.step + 1, fmean(part.loss for part in parts), norm, self.folder)
         except BaseException:
             self._abandon_step()
@@ -204,23 +224,23 @@ class Trainer:
 
     def _micro_batch(self, index: int) -> MicroBatch:
         batch = self.batches.batch(self.step * self.config.micro_batches + index)
-        share = 1 / self.config.micro_batches
         part, output = run_micro_batch(
-            self.model, batch, self._context(index), self.precision, share=share, recompute=self.config.recompute
+            self.model,
+            batch,
+            self._context(index),
+            self.precision,
+            share=1 / self.config.micro_batches,
+            recompute=self.config.recompute,
+            watch=self.watch,
         )
         if self.recorder is not None:
             self.recorder.add(batch, output, phase="train", step=self.step + 1)
         return part
 
     def _context(self, micro_batch: int) -> RouteContext:
-        horizon = self.config.num_steps or 0
-        return RouteContext(
-            phase="train", step=self.step, num_steps=horizon, seed=self.config.seed, micro_batch=micro_batch
-        )
-
-    def _grad_norm(self) -> float:
-        limit = self.config.grad_clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        config = self.config
+        place = {"step": self.step, "num_steps": config.num_steps or 0, "micro_batch": micro_batch}
+        return RouteContext(phase="train", seed=config.seed, **place)
 
     def _abandon_step(self) -> None:
         self.optimizer.zero_grad()
@@ -234,6 +254,8 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
         self._is_torn = True
         self.optimizer.step()
+        if self.watch is not None:
+            self.watch.step()
         tallies = tally(parts)
         self.model.update_routers(tallies)
         seconds = time.perf_counter() - began
@@ -242,44 +264,30 @@ class Trainer:
             self.state,
             step=self.step + 1,
             tokens=self.tokens + tokens,
-            trained_seconds=self.trained_seconds + seconds,
+            trained_seconds=self.state.trained_seconds + seconds,
         )
         self._is_torn = False
-        report = self._report(parts, rate, norm, tokens / seconds)
+        every = self.config.evaluate_every
+        report = step_report(
+            self.state,
+            parts,
+            learning_rate=rate,
+            grad_norm=norm,
+            tokens_per_second=tokens / seconds,
+            bits_per_byte=self.evaluate() if every and self.step % every == 0 else {},
+        )
         if self.recorder is not None:
             self.recorder.add_report(report, tallies=tallies)
         self._probe()
         return report
 
-    def _report(self, parts: Sequence[MicroBatch], rate: float, norm: float, speed: float) -> StepReport:
-        every, aux = self.config.evaluate_every, parts[0].aux
-        return StepReport(
-            step=self.step,
-            loss=fmean(part.loss for part in parts),
-            aux_losses={name: fmean(part.aux.means[name] for part in parts) for name in aux.means},
-            aux_weights=aux.weights,
-            learning_rate=rate,
-            grad_norm=norm,
-            tokens=self.tokens,
-            tokens_per_second=speed,
-            wall_seconds=self.trained_seconds,
-            bits_per_byte=self.evaluate() if every and self.step % every == 0 else {},
-            events=tuple(event for event in self.state.events if event.applied_step == self.step),
-        )
-
-    @torch.no_grad()
     def _probe(self) -> None:
         if self.recorder is None or not self.recorder.is_probe_due(self.step) or self._probed_step == self.step:
             return
-        batch = self.batches.probe()
-        context = RouteContext(phase="prefill", step=self.step, seed=self.config.seed)
-        output = forward_batch(self.model, batch, context, self.precision)
+        shadow = None if self.watch is None else self.watch.shadow
+        batch, output = look_at_probe(self.model, self.batches, self._context(0), self.precision, shadow=shadow)
         self.recorder.add(batch, output, phase="prefill", step=self.step, is_probe=True)
         self._probed_step = self.step
-
-    def _try_routers(self) -> None:
-        one = first_sequence(self.batches.batch(self.step * self.config.micro_batches))
-        run_micro_batch(self.model, one, self._context(0), self.precision)
 
     def _save_if_whole(self) -> None:
         if self._is_torn:
