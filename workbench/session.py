@@ -160,8 +160,8 @@ class Session:
         Its decisions are sites with `is_shadow` in the trace. A resumed run has no shadow.
 
         Args:
-            router: a name, as `top_k:top_k=4` (a fresh router that learns from its own losses and by imitation), a folder with a
-                checkpoint (its router as it is), or None to stop.
+            router: a name, as `top_k:top_k=4` (a fresh router that learns from its own losses and by imitation),
+                a folder with a checkpoint (its router as it is), or None to stop.
 
         Raises:
             LookupError: unknown router.

@@ -1,7 +1,5 @@
 """Pre-gated: one decision from token ids, taken over by every layer."""
 
-import math
-
 import pytest
 import torch
 
@@ -116,15 +114,6 @@ def test_a_person_steers_one_layer_and_the_next_still_takes_over_the_first_decis
     assert torch.equal(sites[1].routing.expert, torch.full_like(plain, 2))
     assert torch.equal(sites[2].routing.expert, plain)
     assert torch.equal(sites[0].routing.ahead, plain)
-
-
-def test_the_balance_is_counted_once_for_all_layers():
-    made, load = model(), torch.tensor([1.0, 0.0, 0.0, 0.0])
-    sites = made(torch.randint(50, (3, 12))).sites
-    routers = made.routers_of(sites)
-    values = [r.losses(s.routing, load, None, RouteContext())["balance"] for r, s in zip(routers, sites, strict=True)]
-    assert math.isclose(values[0].item(), 4 * sites[0].routing.prob[:, 0].mean().item(), rel_tol=1e-5)
-    assert [value.item() for value in values[1:]] == [0.0, 0.0]
 
 
 def test_rows_that_are_no_tokens_are_refused():

@@ -18,6 +18,7 @@ def steps(trainer, count):
 
 def test_what_is_restored_is_what_was_taken_twice(start, assert_same_bits):
     trainer = start()
+    trainer.recorder = None
     steps(trainer, 2)
     before = everything(trainer)
     snapshot = Snapshot(trainer.model, trainer.optimizer, trainer.state)
