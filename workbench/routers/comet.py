@@ -82,9 +82,9 @@ class CometRouter(Router):
 
     def forward(self, x: Float[Tensor, "T D"], context: RouteContext) -> Routing:
         """Every expert that some tree still leads to."""
-        left = smooth_step(self.nodes(x), self.width_of_step).unflatten(-1, (self.trees, self.num_experts - 1))
+        left = smooth_step(self.nodes(x), self.width_of_step).view(len(x), self.trees, self.num_experts - 1)
         leaf = torch.stack(_leaves(left, 0, left.new_ones(left.shape[:-1])), dim=-1)
-        logit = self.leaves(x).unflatten(-1, (self.trees, self.num_experts)) + (leaf + 1e-8).log()
+        logit = self.leaves(x).view_as(leaf) + (leaf + 1e-8).log()
         # one softmax over the leaves of all trees: a tree may count more than another.
         share = logit.masked_fill(leaf <= 0, -torch.inf).flatten(1).softmax(-1).view_as(leaf)
         inputs = {"leaf": leaf}

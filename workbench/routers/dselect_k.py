@@ -93,7 +93,7 @@ class DSelectKRouter(Router):
 
     def forward(self, x: Float[Tensor, "T D"], context: RouteContext) -> Routing:
         """Every expert that some selector still leads to."""
-        bit = smooth_step(self.bits(x), self.width_of_step).unflatten(-1, (self.selectors, 1, -1))
+        bit = smooth_step(self.bits(x), self.width_of_step).view(len(x), self.selectors, 1, self.code.shape[1])
         selector = torch.where(self.code, bit, 1 - bit).prod(-1)
         share = self.share(x).softmax(-1).unsqueeze(-1)
         inputs = {"selector": selector}

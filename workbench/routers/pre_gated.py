@@ -22,12 +22,12 @@ class PreGatedRouter(Router):
     """The experts of a token are known before the first layer runs, and are the same in every layer.
 
     A small causal transformer over token ids, shared by all layers, decides at the lowest layer; the others
-    take its decision over. The layers' own routers have no parameters of their own.
+    take its decision over. Beside it there is nothing to learn.
 
     Ours: the chosen probabilities are the weights, so that the shared part learns from the language-model
     loss; the paper instead distils it from a dense model and gives every choice the weight 1. Also ours: the
-    balance loss, counted once and not in every layer, one value map for all heads, and a token table of its
-    own instead of the first columns of the model's.
+    balance loss, one value map for all heads, and a token table of its own instead of the first columns of
+    the model's.
 
     Args:
         top_k: experts per token. The paper's code uses 1.
@@ -35,7 +35,7 @@ class PreGatedRouter(Router):
             about 512 beside a model of width 4096.
         num_heads: its attention heads.
         table_size: rows of its token table; a token id beyond it shares the row of its remainder.
-        balance: weight of the load-balance loss.
+        balance: weight of the load-balance loss, which every layer adds.
 
     Source: arXiv 2410.19123; the network is that of the published code.
     """
@@ -107,15 +107,6 @@ class PreGatedRouter(Router):
             memory=memory,
             ahead=best(logit, self.top_k)[0],
         )
-
-    def losses(
-        self, routing: Routing, load: Float[Tensor, "E"], token_loss: Float[Tensor, "T"] | None, context: RouteContext
-    ) -> dict[str, Tensor]:
-        """The balance loss, in the layer that decided."""
-        assert routing.prob is not None
-        if routing.memory is None or routing.num_tokens == 0:
-            return {"balance": load.new_zeros(())}
-        return {"balance": self.num_experts * (load * routing.prob.mean(0)).sum()}
 
 
 class IdReader(nn.Module):
