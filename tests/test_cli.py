@@ -120,6 +120,8 @@ def test_a_step_that_is_reached_already_is_said_and_nothing_is_trained(run, caps
         (["--set", "dtype=float23"], "did you mean 'float32'"),
         (["--set", "batchsize=3"], "did you mean 'batch_size'"),
         (["--set", "batch_size=many"], "batch_size must be int, got 'many'"),
+        (["--set", "aux_weights={'entrpy':0.001}"], "did you mean 'entropy'"),
+        (["--set", "aux_schedule={'balance':'linear'}"], "aux_schedule needs num_steps"),
         (["--set", "batch_size"], "--set expects KEY=VALUE, got 'batch_size'"),
         (["--set", "sequence_length=5000"], "use a smaller sequence_length or more text"),
         (["--steps", "-1"], "steps must be at least 0, got -1"),
@@ -130,6 +132,16 @@ def test_a_mistake_is_answered_with_what_is_right_and_leaves_no_folder(words, me
     given += [] if "--model" in words else ["--model", model]
     assert message in refused(["train", *given, "--out", tmp_path / "a"], capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_losses_are_weighted_and_scheduled_from_the_command_line(train, tmp_path):
+    settings = ["num_steps=4", "balance_over=global_batch", "aux_weights={'entropy':0.001,'z':0.5}"]
+    settings += ["aux_schedule={'z':'linear:first=1,last=0.5'}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert train("--steps", 2, *words, "--out", tmp_path / "a") == 0
+    weights = open_trace(RunFolder(tmp_path / "a").trace)["run"]["aux_weight"]
+    assert weights.sel(aux="z").values.tolist() == [0.5, 0.4375]
+    assert weights.sel(aux="entropy").values.tolist() == [0.001, 0.001]
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(train, run, capsys):

@@ -45,6 +45,11 @@ def test_first_choices_come_before_any_second_choice():
     assert keep_first(torch.tensor([[0, 1], [1, 0]]), 2, 1).tolist() == [[True, False], [True, False]]
 
 
+def test_every_expert_may_have_slots_of_its_own():
+    expert = torch.tensor([[0], [0], [1], [1], [1]])
+    assert keep_first(expert, 2, torch.tensor([1, 2])).flatten().tolist() == [True, False, True, True, False]
+
+
 def test_what_is_not_wanted_takes_no_slot():
     wanted = torch.tensor([[False], [True]])
     assert keep_first(torch.tensor([[0], [0]]), 1, 1, wanted=wanted).tolist() == [[False], [True]]
@@ -60,6 +65,9 @@ def test_it_is_the_loop_over_claims(tokens, width, experts, capacity, data):
     tensor = torch.tensor(expert, dtype=torch.long).view(tokens, width)
     asks = torch.tensor(wanted, dtype=torch.bool).view(tokens, width)
     assert keep_first(tensor, experts, capacity, wanted=asks).tolist() == keep_by_hand(expert, capacity, wanted)
+    assert torch.equal(
+        keep_first(tensor, experts, torch.full((experts,), capacity)), keep_first(tensor, experts, capacity)
+    )
     assert keep_first(tensor, experts, capacity).tolist() == keep_by_hand(expert, capacity, every)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workbench.core import RouteContext
+from workbench.core import RouteContext, Tally
 from workbench.routers.gshard import GShardRouter
 
 TRAIN = RouteContext(phase="train")
@@ -102,6 +102,21 @@ def test_a_token_without_any_expert_is_nobody_s_first_choice(with_logits, assert
 def test_no_tokens_have_no_balance_loss(with_logits):
     router = with_logits(GShardRouter, 4)
     assert router.losses(router(torch.zeros(0, 4), TRAIN), torch.zeros(4), None, TRAIN)["balance"] == 0
+
+
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_the_capacity_can_follow_the_load(with_logits, kind):
+    router, x = with_logits(GShardRouter, 4, dynamic_capacity=kind), torch.randn(100, 4) + torch.tensor([3.0, 2, 0, 0])
+    before = router(x, TRAIN)
+    counts = {"demand": before.demand, "kept": before.counts, "tokens": before.num_tokens}
+    # a factor of 1 holds an even load of two choices: 50 rows each.
+    assert before.counts.tolist()[0] == 50 < before.demand.tolist()[0]
+    for _ in range(1500):
+        router.update([Tally(layer=0, iteration=0, losses={}, **counts)])
+    after = router(x, TRAIN)
+    assert after.counts.tolist() == before.demand.tolist()
+    assert len(set(router.dynamic.factor.tolist())) == (1 if kind == "global" else 4)
+    assert len(set(GShardRouter(4, 4).state_dict())) == 1
 
 
 @pytest.mark.parametrize(

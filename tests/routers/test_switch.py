@@ -3,12 +3,18 @@
 import pytest
 import torch
 
-from workbench.core import RouteContext
+from workbench.core import RouteContext, SparseRouting, Tally
 from workbench.experts.mlp import MLPExperts
 from workbench.routers.switch import SwitchRouter
 
 TRAIN = RouteContext(phase="train")
 HAND = [[2.0, 1.0, 0.0, -1.0], [0.0, 0.0, 0.0, 3.0]]
+
+
+def tally_of(routing: SparseRouting) -> list[Tally]:
+    """What a step that is this decision alone tells its router."""
+    counts = {"demand": routing.demand, "kept": routing.counts, "tokens": routing.num_tokens}
+    return [Tally(layer=0, iteration=0, losses={}, **counts)]
 
 
 def test_the_best_expert_weighs_its_raw_probability(decide, dense_weights):
@@ -98,6 +104,42 @@ def test_the_jitter_is_its_own_at_every_step_and_layer(with_logits):
 def test_without_jitter_training_is_deterministic(with_logits):
     router, x = with_logits(SwitchRouter, 8, jitter=0.0), torch.randn(10, 8)
     assert torch.equal(router(x, TRAIN).logit, router(x, TRAIN.at(step=3)).logit)
+
+
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_the_capacity_can_follow_the_load_of_each_expert(with_logits, phase):
+    router = with_logits(SwitchRouter, 8, jitter=0.0, capacity_factor=1.0, dynamic_capacity="local")
+    x, context = 5 * torch.eye(8)[torch.tensor([2] * 40 + [3] * 24)], RouteContext(phase=phase)
+    before = router(x, context)
+    assert before.counts.tolist() == [0, 0, 8, 8, 0, 0, 0, 0]
+    for _ in range(230):
+        router.update(tally_of(before))
+    after = router(x, context)
+    # 40 rows need a factor of 5, which ends at 4 or 32 rows; 24 rows a factor of 3.
+    assert after.counts.tolist()[2] > 16
+    assert after.counts.tolist()[3] > 16
+    assert after.counts.tolist()[2] <= 32
+    assert router(x, RouteContext(phase="prefill")).counts.tolist() == before.demand.tolist()
+
+
+def test_a_capacity_that_shrinks_without_drops_changes_no_output(with_logits):
+    router = with_logits(SwitchRouter, 8, jitter=0.0, capacity_factor=4.0, dynamic_capacity="global")
+    x = torch.randn(8, 8).repeat(16, 1) + 4 * torch.eye(8).repeat(16, 1)
+    before = router(x, TRAIN)
+    rows = router.dynamic.rows(len(x))
+    for _ in range(400):
+        router.update(tally_of(before))
+    after = router(x, TRAIN)
+    assert int(before.counts.sum()) == len(x)
+    assert (router.dynamic.rows(len(x)) < rows).all()
+    assert torch.equal(after.weight, before.weight)
+    assert torch.equal(after.kept, before.kept)
+
+
+def test_a_fixed_capacity_holds_no_state():
+    router = SwitchRouter(8, 4)
+    assert list(router.state_dict()) == ["gate.weight"]
+    router.update([])
 
 
 def test_the_weights_of_the_losses_are_the_arguments():

@@ -72,6 +72,11 @@ def test_everything_comes_back_bit_for_bit(save, model, optimizer, assert_same_b
     assert_same_bits(named_states(again, fresh), named_states(model, optimizer))
 
 
+def test_a_step_and_an_event_leave_the_rest_of_the_state():
+    assert STATE.after_step(16, 0.25) == TrainState(step=4, tokens=64, trained_seconds=0.75, events=(EVENT,))
+    assert STATE.after_event(EVENT) == replace(STATE, events=(EVENT, EVENT))
+
+
 def test_only_the_newest_are_kept(save, tmp_path):
     for step in (1, 2, 9, 10, 100):
         save(step, keep=3)

@@ -4,7 +4,7 @@ import torch
 
 from workbench.core import Batch, RouteContext
 from workbench.model.transformer import Transformer, initialise
-from workbench.train.forward import forward_batch
+from workbench.train.forward import forward_batch, training_context
 from workbench.train.precision import FULL_PRECISION, Precision
 
 
@@ -45,3 +45,9 @@ def test_recomputed_activations_give_the_same_gradients(shape):
         output.logits.square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_routers_are_told_the_step_and_how_many_there_will_be(make_config):
+    context = training_context(make_config(seed=3, num_steps=9), 5, 2)
+    assert (context.phase, context.seed, context.step, context.num_steps, context.micro_batch) == ("train", 3, 5, 9, 2)
+    assert training_context(make_config(), 5).num_steps == 0

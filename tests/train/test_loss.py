@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from workbench.core import Card, RouteContext, Router, Site, SparseRouting
-from workbench.train.loss import NOT_SCORED, auxiliary, balance, entropy, token_losses, z_loss
+from workbench.train.global_counts import GlobalCounts
+from workbench.train.loss import NOT_SCORED, auxiliary, balance, check_losses, entropy, token_losses, z_loss
+from workbench.train.loss_rules import LossRules
 
 
 def routing_of(expert: Tensor, prob: Tensor | None = None, logit: Tensor | None = None) -> SparseRouting:
@@ -181,3 +183,36 @@ def test_a_model_without_experts_has_no_auxiliary_loss():
     found = auxiliary((), [], torch.ones(4), RouteContext())
     assert float(found.total) == 0
     assert found.means == {}
+
+
+def test_the_training_adds_replaces_and_scales_weights():
+    rules = LossRules(weights={"balance": 0.5, "entropy": 2.0}, factors={"entropy": 0.25, "z": 0.0})
+    router = Fixed({"balance": 9.0, "z": 3.0})
+    found = auxiliary((site(even_routing()),), [router], torch.ones(4), RouteContext(), rules)
+    assert found.total.item() == pytest.approx(0.5 + 0.5 * math.log(4), rel=1e-6)
+    # a loss that has come down to nothing is not computed, and its weight is still told.
+    assert found.weights == {"balance": 0.5, "entropy": 0.5, "z": 0.0}
+    assert set(found.means) == {"balance", "entropy"}
+
+
+def test_routers_are_handed_the_load_of_the_whole_step():
+    router, rules = Fixed({"balance": 1.0}), LossRules(counts=GlobalCounts())
+    for expert in (0, 1):
+        one = routing_of(torch.full((4, 1), expert), prob=torch.tensor([[0.5, 0.5]]).expand(4, 2))
+        auxiliary((site(one),), [router], torch.ones(4), RouteContext(), rules)
+    assert [load.tolist() for load, _ in router.seen] == [[1, 0], [0.5, 0.5]]
+
+
+def test_a_loss_of_one_router_of_the_model_is_known():
+    routers = [Fixed({"balance": 0.0}), Fixed({"own": 1.0})]
+    check_losses(["own", "entropy"], ["own", "entropy", "balance"], routers, "fixed")
+    with pytest.raises(
+        ValueError, match=r"no auxiliary loss 'owl' \(did you mean 'own'\?\); .*balance, own, z, entropy"
+    ):
+        check_losses(["owl"], [], routers, "fixed")
+    with pytest.raises(ValueError, match="aux_schedule names loss 'z', which has no weight with router fixed"):
+        check_losses([], ["z"], routers, "fixed")
+
+
+def test_without_experts_there_is_no_loss_to_name_wrongly():
+    check_losses(["anything"], ["else"], [], "fixed")

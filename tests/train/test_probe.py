@@ -3,8 +3,9 @@
 import torch
 
 from workbench.core import RouteContext
+from workbench.trace import Recorder
 from workbench.train.precision import FULL_PRECISION
-from workbench.train.probe import look_at_probe, probe_loss
+from workbench.train.probe import look_at_probe, probe_loss, record_probe
 
 
 def test_it_is_a_held_out_pass_of_a_fixed_text(start):
@@ -15,6 +16,14 @@ def test_it_is_a_held_out_pass_of_a_fixed_text(start):
     assert torch.equal(first[1].logits, again[1].logits)
     assert not first[1].logits.requires_grad
     assert first[1].context.phase == "prefill"
+
+
+def test_it_is_recorded_as_what_it_is_at_its_step(start):
+    trainer, recorder = start(), Recorder()
+    record_probe(recorder, trainer.model, trainer.batches, RouteContext(step=7), FULL_PRECISION)
+    routing = recorder.trace()["routing"]
+    assert routing["is_probe"].values.all()
+    assert set(routing["step"].values.tolist()) == {7}
 
 
 def test_its_loss_is_that_of_every_next_token_by_hand(start):

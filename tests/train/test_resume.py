@@ -21,9 +21,18 @@ CASES = {
     "a learned bias": {"router": "top_k:selection_bias=True,score=sigmoid"},
     "bfloat16": {"dtype": "bfloat16"},
     "recomputed": {"recompute": True, "router": "switch:jitter=0.3"},
+    "losses over the step": {
+        "micro_batches": 2,
+        "batch_size": 8,
+        "balance_over": "global_batch",
+        "num_steps": 6,
+        "aux_weights": {"entropy": 1e-2, "balance": 0.1},
+        "aux_schedule": {"balance": "linear:first=1,last=0.1", "entropy": "step:at=0.5"},
+    },
+    "a capacity that follows the load": {"router": "gshard:dynamic_capacity=local"},
     "a schedule": {"num_steps": 6, "schedule": "cosine"},
 }
-QUICK = ("two micro-batches with jitter", "a second expert by chance")
+QUICK = ("two micro-batches with jitter", "a second expert by chance", "losses over the step")
 
 
 @pytest.fixture

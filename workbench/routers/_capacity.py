@@ -35,14 +35,18 @@ def capacity_of(
 
 
 def keep_first(
-    expert: Int[Tensor, "T K"], num_experts: int, capacity: int, *, wanted: Bool[Tensor, "T K"] | None = None
+    expert: Int[Tensor, "T K"],
+    num_experts: int,
+    capacity: int | Int[Tensor, "E"],
+    *,
+    wanted: Bool[Tensor, "T K"] | None = None,
 ) -> Bool[Tensor, "T K"]:
     """Which assignments find a slot when experts fill up in order.
 
     All first choices are placed before any second choice, each in token order.
 
     Args:
-        capacity: slots of each expert [rows].
+        capacity: slots of each expert, one number for all or one for each [rows].
         wanted: False for a slot that asks for nothing; it takes no place.
     """
     by_choice = expert.t().flatten()
@@ -54,4 +58,5 @@ def keep_first(
     ranked = torch.where(asks, by_choice, num_experts)[order]
     slot = torch.empty_like(by_choice)
     slot[order] = torch.arange(len(order), device=expert.device) - first[ranked]
-    return ((slot < capacity) & asks).view(expert.shape[1], expert.shape[0]).t().contiguous()
+    limit = capacity if isinstance(capacity, int) else capacity[by_choice]
+    return ((slot < limit) & asks).view(expert.shape[1], expert.shape[0]).t().contiguous()

@@ -1,6 +1,7 @@
 """GShard: two experts per token, the second by chance, with a capacity (Lepikhin et al., 2020)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from workbench.core.check import at_least, within
 from workbench.core.context import RouteContext
+from workbench.core.records import Tally
 from workbench.core.router import Card, Router
 from workbench.core.routing import Routing
 from workbench.core.sparse import SparseRouting
-from workbench.routers._capacity import capacity_of, keep_first
+from workbench.routers._capacity import keep_first
+from workbench.routers._dynamic_capacity import capacity_in_force, dynamic_capacity_of
 from workbench.routers._gate import Gate, check_top_k
 from workbench.routers._select import best, steer
 
@@ -32,6 +35,8 @@ class GShardRouter(Router):
         threshold: normalised weight above which the second expert is always taken [1].
         balance: weight of the load-balance loss, over first choices only.
         z: weight of the router z-loss.
+        dynamic_capacity: `global` moves `capacity_factor` with the load of the busiest expert, `local` one factor
+            for each expert, at most every 200 steps (arXiv 2205.01848). Evaluation then uses them too.
 
     Source: arXiv 2006.16668, algorithm 1; numbers and the threshold from mesh-tensorflow. The paper's
         rule (twice the weight above a uniform draw) is `threshold=0.5`.
@@ -59,6 +64,7 @@ class GShardRouter(Router):
         threshold: float = 0.2,
         balance: float = 0.01,
         z: float = 0.0,
+        dynamic_capacity: Literal["off", "global", "local"] = "off",
     ):
         super().__init__(width, num_experts, layer=layer)
         check_top_k(2, num_experts)
@@ -71,6 +77,7 @@ class GShardRouter(Router):
         at_least("z", z, 0)
         self.balance, self.z = balance, z
         self.gate = Gate(width, num_experts)
+        self.dynamic = dynamic_capacity_of(dynamic_capacity, num_experts, 2, capacity_factor=capacity_factor)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -86,9 +93,8 @@ class GShardRouter(Router):
         chosen = chosen if keep is None else chosen * keep
         weight = chosen / (chosen.sum(-1, keepdim=True) + _EPSILON)
         wanted = self._wanted(weight.detach(), keep, context)
-        capacity = capacity_of(
-            len(x), self.num_experts, context, train=self.capacity_factor, evaluate=self.eval_capacity_factor
-        )
+        limits = {"train": self.capacity_factor, "evaluate": self.eval_capacity_factor}
+        capacity = capacity_in_force(self.dynamic, len(x), self.num_experts, context, **limits)
         if wanted is None and capacity is None:
             return SparseRouting.from_topk(expert, weight, num_experts=self.num_experts, prob=prob, logit=logit)
         wanted = torch.ones_like(expert, dtype=torch.bool) if wanted is None else wanted
@@ -124,3 +130,8 @@ class GShardRouter(Router):
         first = torch.bincount(first[first >= 0], minlength=self.num_experts)
         share = first / routing.num_tokens
         return {"balance": self.num_experts * (share * routing.prob.mean(0)).sum()}
+
+    def update(self, tallies: Sequence[Tally]) -> None:
+        """Let the capacity follow the load, where it is dynamic."""
+        if self.dynamic is not None:
+            self.dynamic.update(tallies)

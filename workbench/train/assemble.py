@@ -26,6 +26,7 @@ from workbench.trace.store import TraceWriter
 from workbench.train.arguments import check_router
 from workbench.train.checkpoint import TrainState, read_checkpoint, repair, write_checkpoint
 from workbench.train.config import TrainConfig
+from workbench.train.micro_batch import try_losses
 from workbench.train.optim import build_optimizer
 from workbench.train.precision import precision_of
 from workbench.train.run_folder import RunFolder
@@ -150,13 +151,19 @@ def _build(request: Request, config: TrainConfig) -> _Parts:
         tokenizer = load_tokenizer(request.tokenizer or corpus.tokenizer)
         model = Transformer(replace(shape, vocab_size=tokenizer.vocab_size, router=router or shape.router))
         batches = _batches(corpus, tokenizer, config)
-        return _Parts(model=initialise(model, config.seed), tokenizer=tokenizer, batches=batches)
+        return _tried(_Parts(model=initialise(model, config.seed), tokenizer=tokenizer, batches=batches), config)
     tokenizer = load_tokenizer(request.tokenizer or tokenizer_folder(request.folder()) or _bytes_for(request.folder()))
     model = load(request.folder(), dtype=torch.float32)
     _check_vocabulary(tokenizer, model.config)
     if router is not None:
         exchange_routers(model, router, config.seed)
-    return _Parts(model=model, tokenizer=tokenizer, batches=_batches(corpus, tokenizer, config))
+    return _tried(_Parts(model=model, tokenizer=tokenizer, batches=_batches(corpus, tokenizer, config)), config)
+
+
+def _tried(parts: _Parts, config: TrainConfig) -> _Parts:
+    precision = precision_of(parts.model.device, config.dtype)
+    try_losses(parts.model, parts.batches.batch(0), precision, config, 0)
+    return parts
 
 
 def _begin_run(run: RunFolder, request: Request, config: TrainConfig) -> None:

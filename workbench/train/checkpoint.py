@@ -4,7 +4,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class TrainState:
     tokens: int = 0
     trained_seconds: float = 0.0
     events: tuple[ControlEvent, ...] = ()
+
+    def after_step(self, tokens: int, seconds: float) -> "TrainState":
+        """The state one step later, which saw so many tokens and took so long."""
+        spent = self.trained_seconds + seconds
+        return replace(self, step=self.step + 1, tokens=self.tokens + tokens, trained_seconds=spent)
+
+    def after_event(self, event: ControlEvent) -> "TrainState":
+        """The state with one more event."""
+        return replace(self, events=(*self.events, event))
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain data."""

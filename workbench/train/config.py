@@ -1,17 +1,20 @@
 """The training configuration: everything beside model and data that a resumed run must know."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from typing import Any, Literal, get_args
 
 from workbench.core.check import at_least, did_you_mean, one_of, within
 from workbench.core.html import facts
 from workbench.train.arguments import check_type
+from workbench.train.aux_schedule import parse_schedule
 
 __all__ = ["TrainConfig"]
 
 ScheduleName = Literal["wsd", "cosine"]
 DTypeName = Literal["auto", "float32", "bfloat16"]
+BalanceOver = Literal["micro_batch", "global_batch"]
 
 _AT_LEAST = {
     **dict.fromkeys(("batch_size", "sequence_length", "micro_batches", "keep_checkpoints", "evaluation_windows"), 1),
@@ -20,7 +23,8 @@ _AT_LEAST = {
     "num_steps": 1,
 }
 _SHARES = ("decay_share", "final_share", "beta1", "beta2")
-_WORDS: Mapping[str, Any] = {"schedule": ScheduleName, "dtype": DTypeName}
+_WORDS: Mapping[str, Any] = {"schedule": ScheduleName, "dtype": DTypeName, "balance_over": BalanceOver}
+_TABLES = {"aux_weights": "{'z': 0.001}", "aux_schedule": "{'balance': 'linear:first=1,last=0.1'}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,13 @@ class TrainConfig:
         weight_decay: of matrices; vectors have none.
         beta1, beta2: of AdamW.
         grad_clip: largest gradient norm; 0 for no limit.
+        balance_over: tokens over which losses count the load of the experts: each micro-batch alone, or all of
+            the step so far, on all ranks. The load is what routers are handed: one whose own balance loss
+            counts in another way, such as first choices only, goes on counting by micro-batch.
+        aux_weights: weights of auxiliary losses, in place of the router's or beside them, such as
+            `{"entropy": 1e-3, "z": 1e-3, "balance": 0.02}`.
+        aux_schedule: a factor on the weight of a loss over the run, such as `{"balance": "cosine:first=1,last=0"}`;
+            also `linear:first=1,last=0.1` and `step:first=1,last=0.005,at=0.5`. Ends at `num_steps`.
         dtype: of the matrix products; `auto` takes bfloat16 where the device is fast at it.
         recompute: forget activations and make them again in backward.
         evaluate_every: steps between held-out evaluations; 0 for none.
@@ -66,6 +77,9 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     grad_clip: float = 1.0
+    balance_over: BalanceOver = "micro_batch"
+    aux_weights: Mapping[str, float] = field(default_factory=dict)
+    aux_schedule: Mapping[str, str] = field(default_factory=dict)
     dtype: DTypeName = "auto"
     recompute: bool = False
     evaluate_every: int = 0
@@ -77,6 +91,8 @@ class TrainConfig:
         self.check(vars(self))
         if self.schedule == "cosine" and self.num_steps is None:
             raise ValueError("a cosine schedule needs num_steps, the step at which it ends; got None")
+        if self.aux_schedule and self.num_steps is None:
+            raise ValueError("aux_schedule needs num_steps, the step at which it ends; got None")
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> None:
@@ -97,6 +113,8 @@ class TrainConfig:
                 within(name, value, 0, 1)
             if name in _WORDS:
                 one_of(name, value, get_args(_WORDS[name]))
+            if name in _TABLES:
+                _check_table(name, value)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain data."""
@@ -114,3 +132,17 @@ class TrainConfig:
 
     def _repr_html_(self) -> str:
         return facts("TrainConfig", self.to_json())
+
+
+def _check_table(name: str, value: object) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(loss, str) for loss in value):
+        raise ValueError(f"{name} must say something of each loss by its name, such as {_TABLES[name]}; got {value!r}")
+    for loss, said in value.items():
+        label = f"{name} of {loss!r}"
+        if name == "aux_schedule":
+            check_type(label, said, str)
+            parse_schedule(label, said)
+        else:
+            check_type(label, said, float)
+            if not isfinite(said):
+                raise ValueError(f"{label} must be a finite number, got {said}")

@@ -6,9 +6,17 @@ from workbench.core.context import RouteContext
 from workbench.core.records import Batch, Output
 from workbench.model.shadow import Shadow
 from workbench.model.transformer import Transformer
+from workbench.train.config import TrainConfig
 from workbench.train.precision import Precision, autocast
 
-__all__ = ["forward_batch"]
+__all__ = ["forward_batch", "training_context"]
+
+
+def training_context(config: TrainConfig, step: int, micro_batch: int = 0) -> RouteContext:
+    """What routers are told of a micro-batch of the step with this index, counted from 0."""
+    return RouteContext(
+        phase="train", seed=config.seed, step=step, num_steps=config.num_steps or 0, micro_batch=micro_batch
+    )
 
 
 def forward_batch(

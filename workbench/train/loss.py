@@ -1,6 +1,6 @@
 """The loss of the tokens, and the auxiliary losses that any router can ask for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -9,12 +9,24 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.core.check import did_you_mean
 from workbench.core.context import RouteContext
 from workbench.core.records import Site
 from workbench.core.router import Router
 from workbench.core.routing import Routing
+from workbench.train.loss_rules import LossRules
 
-__all__ = ["NOT_SCORED", "Auxiliary", "auxiliary", "balance", "entropy", "place_losses", "token_losses", "z_loss"]
+__all__ = [
+    "NOT_SCORED",
+    "Auxiliary",
+    "auxiliary",
+    "balance",
+    "check_losses",
+    "entropy",
+    "place_losses",
+    "token_losses",
+    "z_loss",
+]
 
 NOT_SCORED = -100
 """Target of a place that is not scored, as in `Batch.target_ids`."""
@@ -82,7 +94,7 @@ class Auxiliary(NamedTuple):
     Args:
         total: weighted sum over losses and sites, to be added to the token loss.
         means: mean over sites of each loss, before its weight.
-        weights: mean weight of each loss.
+        weights: mean weight in force of each loss; of those at 0, only the ones that the training names.
         per_site: the losses of each site, before their weights.
     """
 
@@ -93,46 +105,80 @@ class Auxiliary(NamedTuple):
 
 
 def auxiliary(
-    sites: tuple[Site, ...], routers: Sequence[Router], token_loss: Float[Tensor, "T"], context: RouteContext
+    sites: tuple[Site, ...],
+    routers: Sequence[Router],
+    token_loss: Float[Tensor, "T"],
+    context: RouteContext,
+    rules: LossRules | None = None,
 ) -> Auxiliary:
-    """All auxiliary losses that the routers ask for; one whose weight is 0 is left out.
+    """All auxiliary losses that routers and training ask for; one whose weight is 0 is left out.
 
     Args:
         routers: the router of each site.
         token_loss: cross-entropy of every routed token, NaN where it has no target; routers see it detached.
         context: what the routers knew of the tokens, as in `Output.context`.
+        rules: of the step, which count this micro-batch in; None leaves all to the routers.
 
     Raises:
-        ValueError: a router asks for a loss that nobody defines.
+        ValueError: a loss that nobody defines has a weight.
     """
+    rules = rules or LossRules()
     total = token_loss.new_zeros(())
     per_site: list[dict[str, float]] = []
     weights: dict[str, list[float]] = {}
-    for site, router in zip(sites, routers, strict=True):
+    loads = rules.loads([site.routing for site in sites])
+    for site, router, load in zip(sites, routers, loads, strict=True):
         values: dict[str, float] = {}
-        load = _load(site.routing)
         place = context.at(layer=site.layer, iteration=site.iteration)
         own = router.losses(site.routing, load, token_loss.detach(), place)
-        for name, weight in router.loss_weights.items():
+        for name, weight in rules.weights_of(router).items():
             if name not in own and name not in _GENERIC:
                 raise ValueError(
                     f"router {site.router} has a weight for loss {name!r}, which neither it nor the trainer "
                     f"defines; the trainer knows {', '.join(_GENERIC)}"
                 )
+            if weight or name in rules.weights or name in rules.factors:
+                weights.setdefault(name, []).append(weight)
             if weight == 0:
                 continue
             value = own[name] if name in own else _GENERIC[name](site.routing, load)
             total = total + weight * value
             values[name] = float(value.detach())
-            weights.setdefault(name, []).append(weight)
         per_site.append(values)
-    means = {name: fmean(values[name] for values in per_site if name in values) for name in weights}
-    return Auxiliary(total, means, {name: fmean(given) for name, given in weights.items()}, per_site)
+    given = {name: [values[name] for values in per_site if name in values] for name in weights}
+    means = {name: fmean(values) for name, values in given.items() if values}
+    return Auxiliary(total, means, {name: fmean(own) for name, own in weights.items()}, per_site)
 
 
-def _load(routing: Routing) -> Float[Tensor, "E"]:
-    demand = routing.demand.float()
-    return demand / demand.sum().clamp_min(1)
+def check_losses(
+    weights: Collection[str], scheduled: Collection[str], routers: Sequence[Router], router_name: str
+) -> None:
+    """Nothing, if every loss that the training names is defined, and those with a schedule have a weight.
+
+    Args:
+        weights: names in the training's `aux_weights`.
+        scheduled: names in its `aux_schedule`.
+        routers: of the model; one without experts has none, and no losses to name wrongly.
+
+    Raises:
+        ValueError: a name that neither the routers nor the trainer define, or a schedule without a weight.
+    """
+    if not routers:
+        return
+    asked = list(dict.fromkeys(name for router in routers for name in router.loss_weights))
+    known = list(dict.fromkeys((*asked, *_GENERIC)))
+    for name in [*weights, *scheduled]:
+        if name not in known:
+            raise ValueError(
+                f"there is no auxiliary loss {name!r}{did_you_mean(name, known)}; "
+                f"router {router_name} and the trainer know {', '.join(known)}"
+            )
+    for name in scheduled:
+        if name not in asked and name not in weights:
+            raise ValueError(
+                f"aux_schedule names loss {name!r}, which has no weight with router {router_name}; "
+                f"give it one in aux_weights, or leave the schedule out"
+            )
 
 
 def _needed(value: Tensor | None, loss: str, what: str) -> Tensor:

@@ -9,12 +9,14 @@ import torch
 from workbench.core.context import RouteContext
 from workbench.core.records import Batch, Output, Site, Tally
 from workbench.model.transformer import Transformer
-from workbench.train.forward import forward_batch
-from workbench.train.loss import NOT_SCORED, Auxiliary, auxiliary, place_losses
+from workbench.train.config import TrainConfig
+from workbench.train.forward import forward_batch, training_context
+from workbench.train.loss import NOT_SCORED, Auxiliary, auxiliary, check_losses, place_losses
+from workbench.train.loss_rules import LossRules, step_rules
 from workbench.train.precision import Precision
 from workbench.train.watch import Watch
 
-__all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally"]
+__all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally", "try_losses"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +45,7 @@ def run_micro_batch(
     share: float | None = None,
     recompute: bool = False,
     watch: Watch | None = None,
+    rules: LossRules | None = None,
 ) -> tuple[MicroBatch, Output]:
     """A batch through the model and the losses, and what the model returned.
 
@@ -51,6 +54,7 @@ def run_micro_batch(
         share: part of the step that this batch is; its gradient is added with that weight. None: no gradient.
         recompute: forget activations and make them again in backward.
         watch: a shadow router, which sees this batch and may learn from it.
+        rules: of the step for auxiliary losses; None leaves them to the routers.
 
     Raises:
         ValueError: a router asks for a loss that nobody defines, or that it gives too little for.
@@ -62,7 +66,7 @@ def run_micro_batch(
         per_place = place_losses(output.logits, batch.target_ids.to(model.device))
         real = per_place.flatten() if batch.mask is None else per_place[batch.mask.to(model.device)]
         assert output.context is not None, "a model says what its routers knew"
-        aux = auxiliary(output.active_sites, model.routers_of(output.active_sites), real, output.context)
+        aux = auxiliary(output.active_sites, model.routers_of(output.active_sites), real, output.context, rules)
         loss = per_place[batch.target_ids.to(model.device) != NOT_SCORED].mean()
         if share is not None:
             if watch is not None:
@@ -76,6 +80,23 @@ def first_sequence(batch: Batch) -> Batch:
     """The first sequence of a training batch, to try something on."""
     rows: dict[str, Any] = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     return replace(batch, **rows)
+
+
+def try_losses(model: Transformer, batch: Batch, precision: Precision, config: TrainConfig, step: int) -> None:
+    """Nothing, if the auxiliary losses that a training names exist and work with the routers of the model.
+
+    Args:
+        batch: its first sequence is tried, where the training gives a loss a weight.
+        step: the coming one.
+
+    Raises:
+        ValueError: a loss is unknown, or a router gives too little for it.
+    """
+    routers = [router for layer in model.moe_layers() for router in layer.routers]
+    check_losses(config.aux_weights, config.aux_schedule, routers, model.config.router.name)
+    if config.aux_weights:
+        context, rules = training_context(config, step), step_rules(config, step)
+        run_micro_batch(model, first_sequence(batch), context, precision, rules=rules)
 
 
 def tally(parts: Sequence[MicroBatch]) -> tuple[Tally, ...]:

@@ -4,13 +4,13 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, final
 
+from torch.distributed import ProcessGroup
+
 from workbench.core.check import at_least
-from workbench.core.context import RouteContext
 from workbench.core.records import StepReport
 from workbench.core.spec import Spec
 from workbench.data.batches import Batches
@@ -20,11 +20,13 @@ from workbench.train.checkpoint import CheckpointError, TrainState, forget_after
 from workbench.train.config import TrainConfig
 from workbench.train.evaluate import evaluate_domains
 from workbench.train.finite import NonFiniteLossError, check_finite
+from workbench.train.forward import training_context
 from workbench.train.interrupts import interrupts_held
-from workbench.train.micro_batch import MicroBatch, run_micro_batch, tally
+from workbench.train.loss_rules import LossRules, step_rules
+from workbench.train.micro_batch import MicroBatch, run_micro_batch, tally, try_losses
 from workbench.train.optim import build_optimizer, clip_gradients, set_learning_rate
 from workbench.train.precision import precision_of
-from workbench.train.probe import look_at_probe
+from workbench.train.probe import record_probe
 from workbench.train.router_changes import RouterChanges
 from workbench.train.schedule import learning_rate
 from workbench.train.step_report import control_event, step_report
@@ -44,6 +46,7 @@ class Trainer:
         config: how to train.
         folder: where checkpoints go; None keeps none.
         recorder: takes the routings of every step; None records nothing.
+        group: ranks whose counts a load over the global batch sums; gradients are not averaged over it.
 
     Attributes:
         watch: a shadow router that watches; None by default, and after a resume.
@@ -58,17 +61,17 @@ class Trainer:
         *,
         folder: Path | None = None,
         recorder: Recorder | None = None,
+        group: ProcessGroup | None = None,
     ):
         self.model, self.batches, self.config = model, batches, config
-        self.folder, self.recorder = folder, recorder
+        self.folder, self.recorder, self.group = folder, recorder, group
         self.precision = precision_of(model.device, config.dtype)
         self.optimizer = build_optimizer(model, config)
         self.state = TrainState()
         self._changes = RouterChanges(model, self.optimizer, batches, config, self.precision)
         self.watch: Watch | None = None
         self.held = ExitStack()
-        self._saved_step = self._probed_step = -1
-        self._is_torn = False
+        self._saved_step, self._probed_step, self._is_torn = -1, -1, False
 
     @property
     def step(self) -> int:
@@ -124,7 +127,13 @@ class Trainer:
             LookupError: unknown router.
             ValueError: arguments that do not fit, or a router that cannot work in this model.
         """
-        report = self._changes.swap(router, self.state, self._context(0), carry=carry, rebuild_experts=rebuild_experts)
+        context = training_context(self.config, self.step)
+        report = self._changes.swap(router, self.state, context, carry=carry, rebuild_experts=rebuild_experts)
+        try:
+            try_losses(self.model, self.batches.batch(0), self.precision, self.config, self.step)
+        except ValueError:
+            self._changes.undo()
+            raise
         self._note("swap_router", router.to_json(), actor, str(report))
         return report
 
@@ -156,8 +165,7 @@ class Trainer:
         return result
 
     def _note(self, op: str, args: Mapping[str, Any], actor: str, result: str) -> None:
-        event = control_event(op, args, actor=actor, step=self.step, result=result)
-        self.state = replace(self.state, events=(*self.state.events, event))
+        self.state = self.state.after_event(control_event(op, args, actor=actor, step=self.step, result=result))
         # a checkpoint of this step, if there is one, does not know of it.
         self._saved_step = -1
 
@@ -213,7 +221,8 @@ class Trainer:
         began = time.perf_counter()
         try:
             self.optimizer.zero_grad()
-            parts = [self._micro_batch(index) for index in range(self.config.micro_batches)]
+            rules = step_rules(self.config, self.step, self.group)
+            parts = [self._micro_batch(index, rules) for index in range(self.config.micro_batches)]
             norm = clip_gradients(self.model, self.config.grad_clip)
             check_finite(self.step + 1, fmean(part.loss for part in parts), norm, self.folder)
         except BaseException:
@@ -222,25 +231,22 @@ class Trainer:
         with interrupts_held():
             return self._finish_step(parts, norm, began)
 
-    def _micro_batch(self, index: int) -> MicroBatch:
-        batch = self.batches.batch(self.step * self.config.micro_batches + index)
+    def _micro_batch(self, index: int, rules: LossRules) -> MicroBatch:
+        config = self.config
+        batch = self.batches.batch(self.step * config.micro_batches + index)
         part, output = run_micro_batch(
             self.model,
             batch,
-            self._context(index),
+            training_context(config, self.step, index),
             self.precision,
-            share=1 / self.config.micro_batches,
-            recompute=self.config.recompute,
+            share=1 / config.micro_batches,
+            recompute=config.recompute,
             watch=self.watch,
+            rules=rules,
         )
         if self.recorder is not None:
             self.recorder.add(batch, output, phase="train", step=self.step + 1)
         return part
-
-    def _context(self, micro_batch: int) -> RouteContext:
-        config = self.config
-        place = {"step": self.step, "num_steps": config.num_steps or 0, "micro_batch": micro_batch}
-        return RouteContext(phase="train", seed=config.seed, **place)
 
     def _abandon_step(self) -> None:
         self.optimizer.zero_grad()
@@ -260,12 +266,7 @@ class Trainer:
         self.model.update_routers(tallies)
         seconds = time.perf_counter() - began
         tokens = sum(part.tokens for part in parts)
-        self.state = replace(
-            self.state,
-            step=self.step + 1,
-            tokens=self.tokens + tokens,
-            trained_seconds=self.state.trained_seconds + seconds,
-        )
+        self.state = self.state.after_step(tokens, seconds)
         self._is_torn = False
         every = self.config.evaluate_every
         report = step_report(
@@ -284,9 +285,8 @@ class Trainer:
     def _probe(self) -> None:
         if self.recorder is None or not self.recorder.is_probe_due(self.step) or self._probed_step == self.step:
             return
-        shadow = None if self.watch is None else self.watch.shadow
-        batch, output = look_at_probe(self.model, self.batches, self._context(0), self.precision, shadow=shadow)
-        self.recorder.add(batch, output, phase="prefill", step=self.step, is_probe=True)
+        shadow, context = self.watch and self.watch.shadow, training_context(self.config, self.step)
+        record_probe(self.recorder, self.model, self.batches, context, self.precision, shadow=shadow)
         self._probed_step = self.step
 
     def _save_if_whole(self) -> None:
