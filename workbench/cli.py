@@ -1,4 +1,4 @@
-"""The command line: `workbench demo | train | generate | trace | report | list | doctor`."""
+"""The command line: `workbench demo | train | compare | generate | trace | report | list | doctor`."""
 
 import argparse
 import json
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _demo_parser(commands.add_parser("demo", help="train a tiny model, swap its router, write a report"))
     _train_parser(commands.add_parser("train", help="train a model, or go on with a run"))
+    _compare_parser(commands.add_parser("compare", help="train several routers under equal tokens and rank them"))
     _generate_parser(commands.add_parser("generate", help="continue a text with a run's or a checkpoint's model"))
     _trace_parser(commands.add_parser("trace", help="record the routing of a text"))
     _report_parser(commands.add_parser("report", help="write a run's report.html"))
@@ -98,6 +99,24 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a training option, e.g. batch_size=8"
     )
     parser.set_defaults(run=_train)
+
+
+def _compare_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--routers", required=True, help="names or name:key=value, separated by commas; the first is the base"
+    )
+    parser.add_argument("--steps", type=int, default=500, help="training steps of every run (default 500)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, counted from 0 (default 3)")
+    parser.add_argument("--model", default="tiny", help="a preset, as tiny or tiny:num_experts=16 (default tiny)")
+    parser.add_argument("--corpus", default="mixed", help="a registered corpus or a path to text (default mixed)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/compare"), help="folder of the runs; finished ones are kept"
+    )
+    parser.add_argument("--jobs", type=int, help="runs at a time; one per physical core by default")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a training option, e.g. batch_size=8"
+    )
+    parser.set_defaults(run=_compare)
 
 
 def _generate_parser(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +172,19 @@ def _train(options: argparse.Namespace) -> None:
     if extra:
         raise ValueError(f"--resume goes on with the run as it was started; leave out {', '.join(extra)}")
     _commands().resume(options.resume, steps=options.steps)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    import_module("workbench.compare_command").compare_routers(
+        options.routers,
+        steps=options.steps,
+        seeds=options.seeds,
+        model=options.model,
+        corpus=options.corpus,
+        settings=_settings(options.set),
+        out=options.out,
+        jobs=options.jobs,
+    )
 
 
 def _generate(options: argparse.Namespace) -> None:

@@ -38,7 +38,17 @@ from workbench.train.run_folder import RunFolder
 from workbench.view.report import write_report
 from workbench.view.samples import samples_of
 
-__all__ = ["MISTAKES", "demo", "examine", "generate", "listing", "report", "resume", "trace", "train"]
+__all__ = [
+    "MISTAKES",
+    "demo",
+    "examine",
+    "generate",
+    "listing",
+    "report",
+    "resume",
+    "trace",
+    "train",
+]
 
 MISTAKES = (
     ValueError,

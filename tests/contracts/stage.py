@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ def attention_over(tokens: Tokens):
     return attend
 
 
-def config_of(cls: type[Router], *, num_experts: int = EXPERTS, num_layers: int = 2) -> ModelConfig:
+def config_of(cls: type[Router], *, num_experts: int = EXPERTS, num_layers: int = 2, **fields: Any) -> ModelConfig:
     """The smallest model that has everything, around a registered router with its default arguments."""
     return ModelConfig(
         vocab_size=VOCABULARY,
@@ -107,6 +107,7 @@ def config_of(cls: type[Router], *, num_experts: int = EXPERTS, num_layers: int 
         num_experts=num_experts,
         expert_width=24,
         router=Spec(ROUTERS.name_of(cls)),
+        **fields,
     )
 
 

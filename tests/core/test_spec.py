@@ -120,3 +120,15 @@ def test_the_real_routers_are_behind_their_names():
         Spec("topk").check(routers)
     with pytest.raises(ValueError, match=r"^switch has no argument 'top_k'\. It takes: capacity_factor, eval_capacity"):
         Spec("switch", {"top_k": 2}).check(routers)
+
+
+def test_a_list_of_specs_tells_arguments_from_names():
+    found = Spec.parse_list("top_k:top_k=4,score=sigmoid, switch ,gshard:threshold=0.5")
+    assert found == (
+        Spec("top_k", {"top_k": 4, "score": "sigmoid"}),
+        Spec("switch"),
+        Spec("gshard", {"threshold": 0.5}),
+    )
+    assert Spec.parse_list("") == ()
+    with pytest.raises(ValueError, match="got 'a=1' before any name"):
+        Spec.parse_list("a=1,top_k")

@@ -26,6 +26,7 @@ FLOOR = {
     "workbench.lab": 8,
     "workbench.doctor": 8,
     "workbench.commands": 9,
+    "workbench.compare_command": 9,
     "workbench.cli": 10,
     "workbench": 11,
     "workbench.__version__": 0,  # a fact, not a part

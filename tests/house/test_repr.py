@@ -65,6 +65,11 @@ def swap() -> SwapReport:
 
 
 # One row per class of object: how to make one, of the size that a notebook shows, with an empty folder to use.
+def results() -> Results:
+    cells = [{"router": name, "seed": 0, "bits_per_byte": {"a": 1.0}} for name in ("top_k", "switch")]
+    return Results.of(cells, routers=["top_k", "switch"], seeds=[0], facts={"steps": 1})
+
+
 INSTANCES: dict[str, Callable[[Path], object]] = {
     "Answer": lambda folder: answer(),
     "Batches": batches,
@@ -75,6 +80,7 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
     ),
     "ModelConfig": lambda folder: config(),
     "Output": lambda folder: output(),
+    "Results": lambda folder: results(),
     "RoutingDiff": lambda folder: diff_routings([routing()], [routing()]).with_losses(2.0, 2.5),
     "Session": lambda folder: session(),
     "SlotRouting": lambda folder: SlotRouting(num_experts=4, dispatch=torch.rand(6, 4, 1), combine=torch.rand(6, 4, 1)),

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import pytest
 
 from workbench.view import TextSample, expert_load_payload, loss_curves_payload, token_strip_payload, write_report
-from workbench.view import report as report_module
 
 HOSTILE = '<script>alert("x")</script> & </pre> "quotes"'
 
@@ -115,7 +114,7 @@ def test_a_failure_leaves_the_older_report_and_no_rest(samples, tmp_path, monkey
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report_module.os, "fsync", full_disk)
+    monkeypatch.setattr("workbench.view.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_report(samples.whole_trace(), path, title="Newer")
     assert path.read_bytes() == before

@@ -39,6 +39,23 @@ class Spec:
             raise ValueError(f"expected name:key=value,key=value; got {wrong[0]!r} in {text!r}")
         return cls(name.strip(), {key.strip(): _literal(value) for key, _, value in (p.partition("=") for p in pairs)})
 
+    @classmethod
+    def parse_list(cls, text: str) -> "tuple[Spec, ...]":
+        """Specs from `name,name:key=value,key=value,name`: a piece `key=value` belongs to the spec before it.
+
+        Raises:
+            ValueError: an argument without `=`, or one before any name.
+        """
+        grouped: list[str] = []
+        for piece in (piece.strip() for piece in _pieces(text)):
+            if "=" in piece.partition(":")[0]:
+                if not grouped:
+                    raise ValueError(f"expected name,name:key=value; got {piece!r} before any name in {text!r}")
+                grouped[-1] += f",{piece}"
+            elif piece:
+                grouped.append(piece)
+        return tuple(cls.parse(one) for one in grouped)
+
     def check(self, registry: Registry) -> type:
         """The class the spec names, once every argument is known to its constructor.
 

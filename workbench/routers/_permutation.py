@@ -1,7 +1,9 @@
 """A learned order of the experts, soft at first and hard for good after a number of steps."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from workbench.core.context import RouteContext
@@ -90,40 +92,5 @@ def permutation_entropy(matrix: Float[Tensor, "copies E E"]) -> Float[Tensor, ""
 
 def best_assignment(gain: Float[Tensor, "copies E E"]) -> Int[Tensor, "copies E"]:
     """The column of each row in the one-to-one assignment with the largest total gain, for every matrix."""
-    found = [_shortest_paths((-one).double().tolist()) for one in gain]
-    return torch.tensor(found, dtype=torch.int64, device=gain.device).view(gain.shape[:2])
-
-
-def _shortest_paths(cost: list[list[float]]) -> list[int]:
-    """The Hungarian method: rows enter one by one, each along a cheapest augmenting path."""
-    size = len(cost)
-    row_price, column_price = [0.0] * size, [0.0] * (size + 1)
-    # the last column is a stand-in, where the entering row begins its path.
-    row_of = [-1] * (size + 1)
-    for entering in range(size):
-        row_of[size], column = entering, size
-        distance, came_from = [float("inf")] * size, [size] * size
-        is_done = [False] * (size + 1)
-        while row_of[column] != -1:
-            is_done[column] = True
-            row = row_of[column]
-            for other in range(size):
-                reduced = cost[row][other] - row_price[row] - column_price[other]
-                if not is_done[other] and reduced < distance[other]:
-                    distance[other], came_from[other] = reduced, column
-            nearest = min((c for c in range(size) if not is_done[c]), key=distance.__getitem__)
-            step = distance[nearest]
-            for other in range(size + 1):
-                if is_done[other]:
-                    row_price[row_of[other]] += step
-                    column_price[other] -= step
-                elif other < size:
-                    distance[other] -= step
-            column = nearest
-        while column != size:
-            row_of[column] = row_of[came_from[column]]
-            column = came_from[column]
-    place = [0] * size
-    for column in range(size):
-        place[row_of[column]] = column
-    return place
+    found = np.stack([linear_sum_assignment(one.detach().double().cpu().numpy(), maximize=True)[1] for one in gain])
+    return torch.from_numpy(found).to(gain.device).view(gain.shape[:2])

@@ -113,9 +113,7 @@ _RUN = Group(
     labels={"domain": ("domain",), "aux": ("aux",)},
     variables={
         "step": _on("step", "int64", "optimiser steps done"),
-        "domain": Variable(
-            dims=("domain",), dtype="str", text="held-out domain", is_coordinate=True, is_required=False
-        ),
+        "domain": Variable(dims=("domain",), dtype="str", text="of the text", is_coordinate=True, is_required=False),
         "aux": Variable(dims=("aux",), dtype="str", text="auxiliary loss", is_coordinate=True, is_required=False),
         "loss": _is("step", dtype="float64", text="mean cross-entropy of the training tokens", units="nat/token"),
         "lr": _is("step", dtype="float64", text="learning rate", units="1"),
@@ -244,6 +242,24 @@ _PLACEMENT = Group(
     },
 )
 
+_COMPARE = Group(
+    append=None,
+    labels={dim: (dim,) for dim in ("router", "other", "seed", "domain", "measure")},
+    variables={
+        "router": _on("router", "str", "router with its arguments"),
+        "other": _on("other", "str", "the same routers again, to pair them"),
+        "seed": _on("seed", "int64", "of weights, data order and noise"),
+        "domain": _on("domain", "str", "held-out domain"),
+        "measure": _on("measure", "str", "what was measured"),
+        "bits_per_byte": _is("router", "seed", "domain", dtype="float64", text="held-out loss", units="bit/byte"),
+        "value": _is("router", "seed", "measure", dtype="float64", text="each measure in its own unit"),
+        "unit": _is("measure", dtype="str", text="unit of the measure"),
+        "p_value": _is("router", "other", dtype="float64", text="paired t-test over seeds of the mean loss", units="1"),
+        "sees_future": _is("router", dtype="bool", text="decides with later tokens in view, so its loss is too good"),
+        "failed": _is("router", dtype="str", text="why a run did not come to its end"),
+    },
+)
+
 GROUPS: Mapping[str, Group] = {
     "run": _RUN,
     "routing": _ROUTING,
@@ -252,6 +268,7 @@ GROUPS: Mapping[str, Group] = {
     "residency": _RESIDENCY,
     "control": _CONTROL,
     "placement": _PLACEMENT,
+    "compare": _COMPARE,
 }
 
 

@@ -16,6 +16,8 @@ from workbench.data.batches import Batches
 from workbench.model.transformer import Transformer
 from workbench.train.checkpoint import TrainState
 from workbench.train.config import TrainConfig
+from workbench.train.loss import check_losses
+from workbench.train.loss_rules import step_rules
 from workbench.train.micro_batch import first_sequence, run_micro_batch
 from workbench.train.precision import Precision
 from workbench.train.probe import look_at_probe, probe_loss
@@ -119,8 +121,11 @@ class RouterChanges:
         return self._undo[-1]
 
     def _try(self, context: RouteContext) -> None:
-        one = first_sequence(self._batches.batch(context.step * self._config.micro_batches))
-        part, _ = run_micro_batch(self._model, one, context, self._precision)
+        config, model = self._config, self._model
+        routers = [router for layer in model.moe_layers() for router in layer.routers]
+        check_losses(config.aux_weights, config.aux_schedule, routers, model.config.router.name)
+        one = first_sequence(self._batches.batch(context.step * config.micro_batches))
+        part, _ = run_micro_batch(model, one, context, self._precision, rules=step_rules(config, context.step))
         if not math.isfinite(part.loss):
             raise ValueError(
                 f"on one sequence the new router gives a loss of {part.loss}; the old router stays. Use other arguments"

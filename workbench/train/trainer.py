@@ -23,7 +23,7 @@ from workbench.train.finite import NonFiniteLossError, check_finite
 from workbench.train.forward import training_context
 from workbench.train.interrupts import interrupts_held
 from workbench.train.loss_rules import LossRules, step_rules
-from workbench.train.micro_batch import MicroBatch, run_micro_batch, tally, try_losses
+from workbench.train.micro_batch import MicroBatch, run_micro_batch, tally
 from workbench.train.optim import build_optimizer, clip_gradients, set_learning_rate
 from workbench.train.precision import precision_of
 from workbench.train.probe import record_probe
@@ -129,11 +129,6 @@ class Trainer:
         """
         context = training_context(self.config, self.step)
         report = self._changes.swap(router, self.state, context, carry=carry, rebuild_experts=rebuild_experts)
-        try:
-            try_losses(self.model, self.batches.batch(0), self.precision, self.config, self.step)
-        except ValueError:
-            self._changes.undo()
-            raise
         self._note("swap_router", router.to_json(), actor, str(report))
         return report
 

@@ -2,19 +2,18 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from tempfile import NamedTemporaryFile
 
 from workbench.trace.schema import Trace
 from workbench.view._facts import RunFacts, run_facts
 from workbench.view.bundle import script
 from workbench.view.container import header_of
+from workbench.view.files import write_whole
 from workbench.view.payloads.expert_load import expert_load_payload
 from workbench.view.payloads.loss_curves import loss_curves_payload
 from workbench.view.payloads.token_strip import token_strip_payload
@@ -65,25 +64,8 @@ def write_report(trace: Trace, path: str | Path, *, title: str, samples: Sequenc
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     page = _page(trace, title, samples)
-    _write_beside_and_rename(target, page)
+    write_whole(target, page)
     return target
-
-
-def _write_beside_and_rename(target: Path, text: str) -> None:
-    """The whole file or, on any failure, the file that was there before and nothing else."""
-    with NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=target.parent, prefix=f".{target.name}.", delete=False
-    ) as file:
-        beside = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            # A temporary file is private to its owner; a report is for showing.
-            beside.chmod(0o644)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
