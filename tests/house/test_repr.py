@@ -18,6 +18,7 @@ from workbench.model.recorded import Answer
 from workbench.session import Session
 from workbench.trace.synth import synthetic_trace
 from workbench.train import SwapReport, TrainConfig
+from workbench.train.results import Results
 
 LARGEST_BYTES = 5_000
 
