@@ -6,9 +6,17 @@ Public names load on first use, so that `import workbench` costs no torch.
 from workbench.core.lazy import lazy_exports
 
 __version__ = "0.1.0"
-__all__ = ["Session", "load"]
+__all__ = ["Comparison", "Session", "Spec", "TrainConfig", "compare", "gallery", "load"]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
-    {"Session": "workbench.session", "load": "workbench.model.weights"},
+    {
+        "Comparison": "workbench.train.comparison",
+        "Session": "workbench.session",
+        "Spec": "workbench.core.spec",
+        "TrainConfig": "workbench.train.config",
+        "compare": "workbench.train.comparison",
+        "gallery": "workbench.view.gallery",
+        "load": "workbench.model.weights",
+    },
 )

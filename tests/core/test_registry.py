@@ -127,3 +127,30 @@ def test_a_file_of_ours_wins_over_an_entry_point_of_its_name(shelf, outside):
     outside("shelf", "circle", int)
     assert shelf.names().count("circle") == 1
     assert shelf.get("circle").__name__ == "Circle"
+
+
+def test_a_class_is_added_for_this_process_and_may_be_replaced(shelf):
+    import shelf_base
+
+    @shelf.add("oval")
+    class Oval(shelf_base.Shape):
+        pass
+
+    assert "oval" in shelf.names()
+    assert shelf.get("oval") is Oval
+    assert shelf.name_of(Oval) == "oval"
+
+    @shelf.add("oval")
+    class Rounder(shelf_base.Shape):
+        pass
+
+    assert shelf.get("oval") is Rounder
+
+
+def test_a_name_of_a_file_and_a_stranger_are_refused(shelf):
+    with pytest.raises(ValueError, match=r"needs a name of its own.*got 'circle', which exists already"):
+        shelf.add("circle")
+    with pytest.raises(ValueError, match="made of letters, digits and _; got 'no name'"):
+        shelf.add("no name")
+    with pytest.raises(TypeError, match="int must derive from Shape"):
+        shelf.add("number")(int)

@@ -1,6 +1,7 @@
 """A registry is a package: its files are its entries, the file name is the public name."""
 
 import pkgutil
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,7 +15,7 @@ class Registry:
     """Names of the files of a package, and the one class that each defines.
 
     Listing names imports nothing. A distribution outside this one adds an entry through an entry
-    point in the group that is called like the package.
+    point in the group that is called like the package; a notebook adds one for its own process with `add`.
 
     Args:
         package: dotted name of the package.
@@ -24,10 +25,35 @@ class Registry:
     def __init__(self, package: str, base: type | str):
         self.package = package
         self._base = base
+        self._added: dict[str, type] = {}
 
     def names(self) -> tuple[str, ...]:
         """Every public name, sorted."""
-        return tuple(sorted({*self._files(), *self._outside()}))
+        return tuple(sorted({*self._files(), *self._outside(), *self._added}))
+
+    def add(self, name: str) -> Callable[[type], type]:
+        """Enter a class under a name, for this process only; a decorator. Entering it again replaces it.
+
+        Raises:
+            ValueError: a name that is no identifier or belongs to a file or an installed distribution.
+            TypeError: a class that does not derive from the base of this registry.
+        """
+        taken = name in self._files() or name in self._outside()
+        if taken or not name.isidentifier():
+            raise ValueError(
+                f"a new entry of {self.package} needs a name of its own, made of letters, digits and _; got {name!r}"
+                + (", which exists already" if taken else "")
+            )
+
+        def enter(cls: type) -> type:
+            if not issubclass(cls, self._base_class()):
+                raise TypeError(
+                    f"{cls.__name__} must derive from {self._base_class().__name__} to be in {self.package}"
+                )
+            self._added[name] = cls
+            return cls
+
+        return enter
 
     def get(self, name: str) -> Any:
         """The class behind a name.
@@ -36,6 +62,8 @@ class Registry:
             LookupError: no such name; the message lists those that exist.
         """
         # files first: asking every installed distribution for its entry points takes tens of milliseconds.
+        if name in self._added:
+            return self._added[name]
         if name in self._files():
             return self._only_class(f"{self.package}.{name}")
         outside = self._outside()
@@ -51,6 +79,9 @@ class Registry:
         Raises:
             LookupError: the class is not an entry.
         """
+        for added, entered in self._added.items():
+            if entered is cls:
+                return added
         prefix, _, name = cls.__module__.rpartition(".")
         if prefix == self.package and name in self._files():
             return name

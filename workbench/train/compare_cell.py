@@ -50,7 +50,7 @@ class Cell:
 
         The source of the router's own module is in it, so that an edited router is trained again.
         """
-        source = inspect.getsource(inspect.getmodule(ROUTERS.get(self.router.name)) or Cell)
+        source = _source(ROUTERS.get(self.router.name))
         content = {
             "router": self.router.to_json(),
             "source": source,
@@ -68,6 +68,13 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """The cell as plain data."""
         return {"router": str(self.router), "model": self.model, "corpus": self.corpus, "seed": self.config.seed}
+
+
+def _source(router: type) -> str:
+    """The text of a router's module; of one that was written in a notebook, its name, since it may have no file."""
+    module = inspect.getmodule(router)
+    path = None if module is None else vars(module).get("__file__")
+    return router.__qualname__ if path is None else Path(path).read_text("utf-8")
 
 
 def run_cell(cell: Cell, cells: Path, on_step: Callable[[int], None] = lambda step: None) -> dict[str, Any]:
