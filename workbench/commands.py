@@ -64,6 +64,8 @@ MISTAKES = (
 _DEMO_PROMPTS = ("def ", "The ", "int main(", "Der ")
 _TRACE_ENDINGS = (".zarr", ".zarr.zip", ".nc")
 _WINDOW = 1024
+# a router whose arguments decide whether it is causal is asked in its default form.
+_WIDTH, _EXPERTS = 64, 8
 
 
 def demo(*, out: Path | None, steps: int, seed: int) -> None:
@@ -154,7 +156,9 @@ def _routers() -> list[dict[str, Any]]:
         parameters = inspect.signature(router).parameters.values()
         own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "layer"]
         arguments = {p.name: p.default for p in own}
-        rows.append({"name": name, **asdict(router.card), "causal": router.causal, "arguments": arguments})
+        rows.append(
+            {"name": name, **asdict(router.card), "causal": router(_WIDTH, _EXPERTS).causal, "arguments": arguments}
+        )
     return rows
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.routers import ROUTERS
+
 TEXT = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 COMMANDS = [
     line.strip()
@@ -87,3 +89,13 @@ def test_every_make_target_that_a_person_may_call_is_described(root):
     assert make_targets(root) - described == {"setup-test", "setup-dev"}
     [phony] = re.findall(r"(?m)^\.PHONY: (.+)$", text)
     assert make_targets(root) == set(phony.split())
+
+
+def test_every_router_is_in_the_readme_with_its_paper():
+    missing = []
+    for name in ROUTERS.names():
+        card = ROUTERS.get(name).card
+        row = next((line for line in TEXT.splitlines() if line.startswith(f"| `{name}` |")), "")
+        if not row or (card.arxiv or "a control") not in row:
+            missing.append(name)
+    assert missing == []
