@@ -95,7 +95,7 @@ def test_the_surface_stays_this_small():
     }
     parameters = inspect.signature(wb.Session).parameters
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
-    assert wb.__all__ == ["Session", "load"]
+    assert wb.__all__ == ["Comparison", "Session", "Spec", "TrainConfig", "compare", "gallery", "load"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from workbench.core import RouteContext
+from workbench.core.context import Watcher
 
 PLACE = ("seed", "step", "micro_batch", "data_rank", "layer", "iteration")
 
@@ -87,7 +88,10 @@ def test_noise_is_uniform_or_normal():
 
 
 def test_attend_passes_its_arguments_to_the_layer():
-    def attention(values, query=None, key=None):
+    places = []
+
+    def attention(values, query=None, key=None, *, place):
+        places.append(place)
         heads = 1 if query is None else query.shape[1]
         return values.unsqueeze(1).expand(-1, heads, -1) * 2, values if query is None else query.flatten(1)
 
@@ -95,6 +99,9 @@ def test_attend_passes_its_arguments_to_the_layer():
     mixed, memory = context.attend(values)
     assert (mixed.shape, float(mixed.sum()), memory is values) == ((3, 1, 2), 12, True)
     assert context.attend(values, torch.ones(3, 2, 4), torch.ones(3, 2, 4))[1].shape == (3, 8)
+    # each pass through a layer, and a shadow, remembers in a place of its own.
+    context.at(iteration=1, is_shadow=True).attend(values)
+    assert places == [(0, False), (0, False), (1, True)]
 
 
 def test_attending_without_attention_says_what_to_do():
@@ -105,3 +112,24 @@ def test_attending_without_attention_says_what_to_do():
     with pytest.raises(ValueError) as error:
         RouteContext().attend(torch.ones(1, 1))
     assert str(error.value) == message
+
+
+class Asked(torch.nn.Module):
+    """A router that keeps what it was told."""
+
+    def forward(self, x, context):
+        self.seen, self.context = x, context
+        return "a decision"
+
+
+def test_a_watcher_sees_the_hidden_states_detached_and_its_own_context():
+    router, shared = Asked(), torch.nn.Linear(1, 1)
+    watcher = Watcher(name="x", router=router, shared=shared, previous="below")
+    x = torch.ones(2, 3, requires_grad=True)
+    context = RouteContext(layer=1, bias=torch.zeros(4), previous="other", watcher=watcher)
+    assert watcher.decide(x, context) == "a decision"
+    assert not router.seen.requires_grad
+    told = router.context
+    assert (told.layer, told.is_shadow, told.bias, told.watcher) == (1, True, None, None)
+    assert told.shared is shared
+    assert (told.previous, watcher.after("later").previous) == ("below", "later")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from workbench.analysis.routing_diff import diff_routings
-from workbench.core import Output, Site, Spec, StepReport
+from workbench.core import Card, Output, Site, Spec, StepReport
 from workbench.core.mixture import MergedRouting, SlotRouting
 from workbench.core.sparse import SparseRouting
 from workbench.data import Batches, ByteTokenizer, load_tokenizer, open_corpus
@@ -19,6 +20,7 @@ from workbench.session import Session
 from workbench.trace.synth import synthetic_trace
 from workbench.train import SwapReport, TrainConfig
 from workbench.train.results import Results
+from workbench.view.gallery import Exhibit, Gallery
 
 LARGEST_BYTES = 5_000
 
@@ -66,6 +68,11 @@ def swap() -> SwapReport:
 
 
 # One row per class of object: how to make one, of the size that a notebook shows, with an empty folder to use.
+def exhibit() -> Exhibit:
+    card = Card("A router", arxiv="1234.56789", year=2024)
+    return Exhibit(name="x", card=card, sees_future=False, loss=2.0, pieces="abcdef", routing=routing())
+
+
 def results() -> Results:
     cells = [{"router": name, "seed": 0, "bits_per_byte": {"a": 1.0}} for name in ("top_k", "switch")]
     return Results.of(cells, routers=["top_k", "switch"], seeds=[0], facts={"steps": 1})
@@ -75,6 +82,7 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
     "Answer": lambda folder: answer(),
     "Batches": batches,
     "Corpus": lambda folder: open_corpus("token_remap"),
+    "Gallery": lambda folder: Gallery([exhibit()], layer=0, steps=2),
     "KVCache": lambda folder: KVCache(2),
     "MergedRouting": lambda folder: MergedRouting(
         num_experts=4, mixture=torch.full((1, 4), 0.25), group=torch.zeros(6).long()
@@ -99,7 +107,8 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
 def test_the_html_is_short_and_complete(name, tmp_path):
     shown = INSTANCES[name](tmp_path)._repr_html_()
     assert 0 < len(shown.encode()) < LARGEST_BYTES
-    assert shown.count("<table") == shown.count("</table>") >= 1
+    assert shown.count("<table") == shown.count("</table>")
+    assert re.search("<table|<section", shown)
     assert "object at 0x" not in shown
     assert "<script" not in shown
 

@@ -252,7 +252,7 @@ _COMPARE = Group(
         "domain": _on("domain", "str", "held-out domain"),
         "measure": _on("measure", "str", "what was measured"),
         "bits_per_byte": _is("router", "seed", "domain", dtype="float64", text="held-out loss", units="bit/byte"),
-        "value": _is("router", "seed", "measure", dtype="float64", text="each measure in its own unit"),
+        "value": _is("router", "seed", "measure", dtype="float64", text="each measure", units="as in unit"),
         "unit": _is("measure", dtype="str", text="unit of the measure"),
         "p_value": _is("router", "other", dtype="float64", text="paired t-test over seeds of the mean loss", units="1"),
         "sees_future": _is("router", dtype="bool", text="decides with later tokens in view, so its loss is too good"),
