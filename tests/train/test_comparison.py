@@ -29,7 +29,7 @@ def numbers(results) -> np.ndarray:
 
 
 def test_every_router_meets_every_seed_with_the_same_batches(make, tmp_path):
-    results = compare(make(), tmp_path, jobs=1)
+    results = compare(make(), str(tmp_path), jobs=1)
     assert results.data["router"].values.tolist() == ["top_k", "switch"]
     assert results.data["seed"].values.tolist() == [0, 1]
     assert np.isfinite(results.loss.values).all()

@@ -80,7 +80,7 @@ class Comparison:
 
 def compare(
     comparison: Comparison,
-    folder: Path,
+    folder: str | Path,
     *,
     jobs: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -96,7 +96,7 @@ def compare(
         ValueError: a damaged run; jobs below 1.
         OSError: the folder cannot be written.
     """
-    cells = comparison.cells()
+    cells, place = comparison.cells(), Path(folder) / "cells"
     jobs = min(len(cells), jobs or psutil.cpu_count(logical=False) or 1)
     at_least("jobs", jobs, 1)
     prepare(comparison.corpus)
@@ -109,9 +109,9 @@ def compare(
 
     if jobs == 1:
         for cell in cells:
-            found[cell.key()] = run_cell(cell, folder / "cells", partial(heard, cell.key()))
+            found[cell.key()] = run_cell(cell, place, partial(heard, cell.key()))
     else:
-        found = _in_parallel(cells, folder / "cells", jobs, heard)
+        found = _in_parallel(cells, place, jobs, heard)
     return Results.of(
         [found[cell.key()] for cell in cells],
         routers=[str(router) for router in comparison.routers],
