@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from workbench_kernels.backend import Backend
 
 from workbench import doctor
 from workbench.doctor import examine
@@ -60,7 +61,16 @@ def test_without_triton_it_says_that_nothing_is_lost(monkeypatch):
     found = examine()
     assert found["triton"].startswith("not installed; it exists for Linux x86-64 only")
     assert found["packages"]["triton"] == "not installed"
-    assert found["plan"][0]["kernels"].startswith("torch: ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_plan_names_the_kernels_and_why(monkeypatch, dtype):
+    monkeypatch.setattr(precision, "has_amx", lambda: dtype == torch.bfloat16)
+    asked = []
+    monkeypatch.setattr(doctor, "backend_of", lambda *where: asked.append(where) or Backend("cpp", "AVX2 is here"))
+    assert examine()["plan"][0]["kernels"] == "cpp: AVX2 is here"
+    assert asked[0] == ("cpu", dtype)
+    assert "written in it" in examine()["triton"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
@@ -96,7 +106,7 @@ def test_the_plan_follows_the_processor(amx, dtype, monkeypatch):
 
 def test_a_wrong_choice_of_kernels_is_part_of_the_diagnosis(monkeypatch):
     monkeypatch.setenv("WORKBENCH_KERNELS", "cuda")
-    assert "WORKBENCH_KERNELS must be" in examine()["plan"][0]["kernels"]
+    assert "none, until this is put right: WORKBENCH_KERNELS must be" in examine()["plan"][0]["kernels"]
 
 
 def test_nothing_is_changed(monkeypatch, tmp_path):

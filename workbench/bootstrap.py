@@ -207,10 +207,10 @@ class Setup:
         return self.pip("--editable", target, "--constraint", str(rules))
 
     def warm_up(self) -> None:
-        """Compile what every command imports; -E because PYTHONDONTWRITEBYTECODE would make each of them slow."""
-        self.say("importing everything once")
-        daily = "import torch, xarray, zarr, anywidget, ipykernel.kernelapp, jupyterlab.labapp"
-        subprocess.run([str(self.python), "-E", "-c", daily], stdin=subprocess.DEVNULL, check=True)
+        """Compile the kernels, and what every command imports: -E lets it, whatever PYTHONDONTWRITEBYTECODE says."""
+        self.say("compiling the C++ kernels, and importing everything once")
+        use = "import xarray, zarr, ipykernel.kernelapp, jupyterlab.labapp, workbench_kernels as w; w.backend_of('cpu')"
+        subprocess.run([str(self.python), "-E", "-c", use], stdin=subprocess.DEVNULL, check=True)
 
     def quiet_lab(self) -> None:
         """Keep JupyterLab from asking about news on its first start, and from calling home for updates."""

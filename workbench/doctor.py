@@ -82,7 +82,7 @@ def _cuda() -> str:
 def _triton() -> str:
     if importlib.util.find_spec("triton") is None:
         return "not installed; it exists for Linux x86-64 only, and the workbench runs without it"
-    return f"{_version('triton')}; no kernel of this version uses it yet"
+    return f"{_version('triton')}; the kernels for GPUs are written in it"
 
 
 def _version(package: str) -> str:
@@ -96,14 +96,14 @@ def _plan(device: str) -> dict[str, str]:
     precision = precision_of(device)
     return {
         "device": device,
-        "kernels": _kernels(device),
+        "kernels": _kernels(device, precision.dtype),
         "products_in": f"{str(precision.dtype).removeprefix('torch.')}: {precision.reason}",
     }
 
 
-def _kernels(device: str) -> str:
+def _kernels(device: str, dtype: torch.dtype) -> str:
     try:
-        backend = backend_of(device)
+        backend = backend_of(device, dtype)
     except ValueError as error:
         return f"none, until this is put right: {error}"
     return f"{backend.name}: {backend.reason}"

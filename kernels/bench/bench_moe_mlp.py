@@ -1,103 +1,85 @@
-"""`moe_mlp` beside the plain ways to write the same layer: forward and backward, error beside time.
+"""Layers of known models beside every peer that runs here: the error beside the time, the goal beside the ratio.
 
-Peers in one run on the same inputs: a loop over experts with autograd's own indexing, and
-`torch.nn.functional.grouped_mm` where torch has it for this device and dtype. Error is the relative
-Frobenius distance to float64.
+Tables and a roofline are written to `runs/bench/`; those of machines that were measured lie in `results/`.
 """
 
-import statistics
-import time
+import os
+import platform
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from workbench_kernels import moe_mlp
+import transformers
+from workbench_kernels import backend_of
+from workbench_kernels.bench import CASES, measure_machine, race, roofline
 
-SHAPES = {"small": (4096, 256, 16, 2, 512), "tiny": (4096, 128, 8, 2, 128), "decode": (8, 256, 16, 2, 512)}
-RUNS = 7
+# case, tokens, backward too, and the goal for the ratio to the fastest peer in bfloat16 with AMX and in float32.
+CPU = [
+    ("work", 4096, False, 5.0, 1.5),
+    ("work", 256, False, 12.0, None),
+    ("work", 4096, True, 4.0, 2.0),
+    ("work", 256, True, 10.0, None),
+    ("olmoe", 64, False, 1.7, None),
+    ("olmoe", 512, False, 2.0, None),
+    ("olmoe", 4096, False, 2.0, None),
+    ("olmoe", 512, True, 2.5, None),
+    ("olmoe", 4096, True, 3.0, None),
+    ("qwen3", 1024, False, None, None),
+    ("mixtral", 256, False, None, None),
+]
+GPU = [
+    (name, tokens, learns)
+    for name in ("work", "olmoe", "qwen3")
+    for tokens in (4096, 32768)
+    for learns in (False, True)
+]
+# without AMX a peer takes minutes for one bfloat16 pass of the large layers.
+SMALL = {"work"}
 
 
-def inputs(tokens, width, experts, top_k, hidden, dtype):
-    generator = torch.Generator().manual_seed(0)
+def note(text, name):
+    print("\n" + text)
+    folder = Path("runs/bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("a") as file:
+        file.write(text + "\n\n")
 
-    def normal(*shape, std=1.0):
-        return (torch.randn(shape, generator=generator, dtype=torch.float64) * std).to(dtype).requires_grad_()
 
-    expert = torch.rand(tokens, experts, generator=generator).topk(top_k).indices
+def heading():
     return (
-        normal(tokens, width),
-        torch.rand(tokens, top_k, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(),
-        normal(experts, 2 * hidden, width, std=width**-0.5),
-        normal(experts, width, hidden, std=hidden**-0.5),
-    ), expert
-
-
-def plan(expert, experts):
-    order = expert.flatten().argsort(stable=True)
-    row_of = torch.empty_like(order)
-    row_of[order] = torch.arange(order.numel())
-    return order // expert.shape[1], row_of.view_as(expert), torch.bincount(expert.flatten(), minlength=experts)
-
-
-def ours(tensors, expert):
-    rows, row_of, counts = plan(expert, tensors[2].shape[0])
-    return moe_mlp(*tensors, rows=rows, row_of=row_of, counts=counts)
-
-
-def loop(tensors, expert):
-    x, weight, gate_up, down = tensors
-    out = torch.zeros_like(x)
-    for index in range(gate_up.shape[0]):
-        token, slot = (expert == index).nonzero(as_tuple=True)
-        gate, up = F.linear(x[token], gate_up[index]).chunk(2, -1)
-        out = out.index_add(0, token, F.linear(F.silu(gate) * up, down[index]) * weight[token, slot, None])
-    return out
-
-
-def grouped(tensors, expert):
-    x, weight, gate_up, down = tensors
-    rows, row_of, counts = plan(expert, gate_up.shape[0])
-    ends = counts.cumsum(0).to(torch.int32)
-    gate, up = F.grouped_mm(x[rows], gate_up.transpose(1, 2), offs=ends).chunk(2, -1)
-    out = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
-    return (out[row_of] * weight.unsqueeze(-1)).sum(1)
-
-
-def timed(function, tensors, expert, grad):
-    began = time.perf_counter()
-    out = function(tensors, expert)
-    forward = time.perf_counter() - began
-    out.backward(grad)
-    both = time.perf_counter() - began
-    grads = [tensor.grad for tensor in tensors]
-    for tensor in tensors:
-        tensor.grad = None
-    return forward, both, out.detach(), grads
-
-
-def distance(found, exact):
-    return float((found.double() - exact).norm() / exact.norm())
-
-
-def bench_moe_mlp():
-    peers = {"moe_mlp": ours, "loop over experts": loop, "F.grouped_mm": grouped}
-    print(
-        f"\ncpu, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, {RUNS} interleaved runs, seed 0"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, "
+        f"load {os.getloadavg()[0]:.1f} at the start; {backend_of('cpu').reason}"
     )
-    print(f"{'shape T/D/E/K/F':>24} {'':20}{'forward ms':>11}{'both ms':>9}{'best':>8}{'error':>10}{'worst grad':>11}")
-    for name, shape in SHAPES.items():
-        tensors, expert = inputs(*shape, torch.float32)
-        exact, _ = inputs(*shape, torch.float64)
-        grad = torch.ones_like(tensors[0])
-        _, _, truth, true_grads = timed(loop, exact, expert, grad.double())
-        results = {peer: [] for peer in peers}
-        for _ in range(RUNS):
-            for peer, function in peers.items():
-                results[peer].append(timed(function, tensors, expert, grad))
-        label = f"{name} {'/'.join(map(str, shape))}"
-        for peer, runs in results.items():
-            worst = max(distance(a, b) for a, b in zip(runs[0][3], true_grads, strict=True))
-            print(
-                f"{label:>24} {peer:20}{statistics.median(r[0] for r in runs) * 1e3:11.2f}"
-                f"{statistics.median(r[1] for r in runs) * 1e3:9.2f}{min(r[1] for r in runs) * 1e3:8.2f}"
-                f"{distance(runs[0][2], truth):10.1e}{worst:11.1e}"
+
+
+def bench_cpu_layers():
+    has_amx = "AMX" in backend_of("cpu", torch.bfloat16).reason
+    note(heading(), "cpu.md")
+    races = []
+    for name, tokens, learns, amx_goal, float32_goal in CPU:
+        for dtype, goal in ((torch.float32, float32_goal), (torch.bfloat16, amx_goal)):
+            is_slow = name not in SMALL and (dtype == torch.bfloat16) != has_amx
+            if is_slow or (name == "mixtral" and not has_amx):
+                continue
+            without = {"workbench without a compiler"} if name not in SMALL else set()
+            result = race(
+                CASES[name].with_tokens(tokens), dtype=dtype, learns=learns, seconds=8, without=frozenset(without)
             )
+            races.append(result)
+            wanted = "" if goal is None else f" (goal{' with AMX' if dtype == torch.bfloat16 else ''}: {goal})"
+            note(f"{result}{wanted}", "cpu.md")
+    dtype = torch.bfloat16 if has_amx else torch.float32
+    own = [result for result in races if result.dtype == dtype]
+    Path("runs/bench/cpu_roofline.svg").write_text(roofline(own, measure_machine(dtype)))
+
+
+def bench_gpu_layers():
+    if not torch.cuda.is_available():
+        print("\nno CUDA GPU here: the GPU layers were not raced")
+        return
+    races = [
+        race(CASES[name].with_tokens(tokens), dtype=torch.bfloat16, device="cuda", learns=learns)
+        for name, tokens, learns in GPU
+    ]
+    for result in races:
+        note(str(result), "gpu.md")
+    Path("runs/bench/gpu_roofline.svg").write_text(roofline(races, measure_machine(torch.bfloat16, "cuda")))

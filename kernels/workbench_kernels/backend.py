@@ -1,19 +1,32 @@
 """Which implementation runs where, and why, in words a person can check."""
 
+import importlib
+import importlib.util
+import logging
 import os
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Backend", "autocast_inputs", "backend_of"]
+__all__ = ["Backend", "autocast_inputs", "backend_of", "engine_of"]
+
+_LOG = logging.getLogger(__name__)
+_ENGINES = {
+    "torch": "workbench_kernels.pytorch",
+    "cpp": "workbench_kernels.cpu.engine",
+    "triton": "workbench_kernels.triton.engine",
+}
+_COMPILED = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Backend(NamedTuple):
     """An implementation and the reason for it.
 
     Args:
-        name: `torch`, the hand-written PyTorch path; `triton` once it exists for a device.
+        name: `torch`, `cpp` or `triton`.
         reason: one sentence.
     """
 
@@ -21,19 +34,22 @@ class Backend(NamedTuple):
     reason: str
 
 
-def backend_of(device: torch.device | str) -> Backend:
-    """The kernels used on a device.
+def backend_of(device: torch.device | str, dtype: torch.dtype = torch.float32) -> Backend:
+    """The kernels used on a device for a dtype; `WORKBENCH_KERNELS` forces others.
 
     Raises:
-        ValueError: `WORKBENCH_KERNELS` names something that this version does not have.
+        ValueError: `WORKBENCH_KERNELS` names kernels that there are not, or that cannot run there.
     """
-    wanted = os.environ.get("WORKBENCH_KERNELS", "torch")
-    if wanted != "torch":
-        raise ValueError(
-            f"WORKBENCH_KERNELS must be torch, got {wanted!r}; this version has no Triton kernels yet, unset it"
-        )
-    kind = torch.device(device).type
-    return Backend("torch", f"grouped PyTorch products per expert on {kind}; no compiled kernel in this version")
+    wanted = os.environ.get("WORKBENCH_KERNELS")
+    interprets = os.environ.get("TRITON_INTERPRET") == "1"
+    place = device if isinstance(device, torch.device) else torch.device(device)
+    return _choose(place.type, place.index, dtype, wanted, interprets)
+
+
+@cache
+def engine_of(backend: Backend) -> ModuleType:
+    """The module with the functions of an implementation, loaded at its first use."""
+    return importlib.import_module(_ENGINES[backend.name])
 
 
 def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -46,3 +62,61 @@ def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+
+
+@cache
+def _choose(kind: str, index: int | None, dtype: torch.dtype, wanted: str | None, interprets: bool) -> Backend:
+    # cached: the choice is asked for at every call, and a missing path is logged once.
+    if wanted is not None:
+        return _forced(wanted, kind, index, dtype, interprets)
+    name = {"cpu": "cpp", "cuda": "triton"}.get(kind)
+    if name is None:
+        return Backend("torch", f"PyTorch products per expert: {kind} has no kernels of its own")
+    if dtype not in _COMPILED:
+        return Backend("torch", f"PyTorch products per expert: no compiled kernel computes in {_word(dtype)}")
+    is_there, reason = _is_there(name, index, interprets)
+    if is_there:
+        return Backend(name, reason)
+    _LOG.warning("experts run on PyTorch products on %s in %s: %s", kind, _word(dtype), reason)
+    return Backend("torch", f"PyTorch products per expert, which is slower: {reason}")
+
+
+def _forced(wanted: str, kind: str, index: int | None, dtype: torch.dtype, interprets: bool) -> Backend:
+    if wanted not in _ENGINES:
+        raise ValueError(
+            f"WORKBENCH_KERNELS must be {', '.join(list(_ENGINES)[:-1])} or {list(_ENGINES)[-1]}, "
+            f"got {wanted!r}; unset it to let the device decide"
+        )
+    if wanted == "torch":
+        return Backend("torch", "PyTorch products per expert, as WORKBENCH_KERNELS=torch asks")
+    home = "cpu" if wanted == "cpp" or interprets else "cuda"
+    if kind != home or dtype not in _COMPILED:
+        raise ValueError(
+            f"WORKBENCH_KERNELS={wanted} runs on {home} in float32, bfloat16 and float16, "
+            f"got {kind} and {_word(dtype)}; unset it, or move or cast the tensors"
+        )
+    is_there, reason = _is_there(wanted, index, interprets)
+    if not is_there:
+        raise ValueError(f"WORKBENCH_KERNELS={wanted} cannot run here: {reason}; unset it, or put that right")
+    return Backend(wanted, f"{reason}, as WORKBENCH_KERNELS={wanted} asks")
+
+
+def _is_there(name: str, index: int | None, interprets: bool) -> tuple[bool, str]:
+    if name == "cpp":
+        library = importlib.import_module("workbench_kernels.cpu.library")
+        is_there, reason = library.availability()
+        return bool(is_there), str(reason)
+    if importlib.util.find_spec("triton") is None:
+        return False, "Triton is not installed"
+    if interprets:
+        return True, "Triton kernels in its interpreter"
+    if not torch.cuda.is_available():
+        return False, "no CUDA GPU is visible to torch"
+    capability = torch.cuda.get_device_capability(index)
+    if capability < (8, 0):
+        return False, f"the Triton kernels need a GPU of capability 8.0, this one has {capability[0]}.{capability[1]}"
+    return True, f"Triton kernels for a GPU of capability {capability[0]}.{capability[1]}"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,10 +1,9 @@
-"""SwiGLU experts from tokens to tokens: gather, two products, activation, weighted combine.
+"""Gated experts from tokens to tokens: gather, two products, activation, weighted combine, in one call.
 
-Saved for backward are the tokens and the pre-activations; the rows, the activations and the expert
-outputs are made again (the memory of arXiv 2512.14080, in PyTorch).
+Saved for backward are the tokens and the pre-activations, or the tokens alone; the rows, the activations
+and the expert outputs are made again (the memory of arXiv 2512.14080).
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,73 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench_kernels.backend import autocast_inputs
-from workbench_kernels.routing import gather_sum, rows_to_slots, slots_to_rows
+from workbench_kernels.backend import autocast_inputs, backend_of, engine_of
+from workbench_kernels.moe_mlp_checks import check_layer
+from workbench_kernels.plan import RoutingPlan
+from workbench_kernels.tracing import is_traced
 
 __all__ = ["moe_mlp", "token_mlp"]
-
-
-class _MoeMLP(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, rows: Tensor, row_of: Tensor, counts: Tensor
-    ) -> Tensor:
-        sizes = counts.tolist()
-        hidden = x.new_empty(rows.numel(), gate_up.shape[1])
-        outputs = x.new_empty(rows.numel(), x.shape[1])
-        for expert, place in _groups(sizes):
-            torch.mm(x.index_select(0, rows[place]), gate_up[expert].t(), out=hidden[place])
-            gate, up = hidden[place].chunk(2, dim=-1)
-            torch.mm(F.silu(gate).mul_(up), down[expert].t(), out=outputs[place])
-        ctx.save_for_backward(x, weight, gate_up, down, rows, row_of, hidden)
-        ctx.sizes = sizes
-        return gather_sum(outputs, row_of, weight)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, gate_up, down, rows, row_of, hidden = ctx.saved_tensors
-        learns_experts = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
-        grad_gate_up = _like(gate_up, ctx.sizes) if learns_experts else None
-        grad_down = _like(down, ctx.sizes) if learns_experts else None
-        grad_rows = x.new_empty(rows.numel(), x.shape[1])
-        share = slots_to_rows(weight, row_of, rows.numel()).unsqueeze(-1)
-        grad_share = torch.empty_like(share).squeeze(-1)
-        for expert, place in _groups(ctx.sizes):
-            grad_out = grad.index_select(0, rows[place])
-            gate, up = hidden[place].chunk(2, dim=-1)
-            silu = F.silu(gate)
-            activation = silu * up
-            grad_activation = grad_out @ down[expert]
-            torch.sum(grad_activation * activation, dim=-1, out=grad_share[place])
-            grad_activation.mul_(share[place])
-            grad_hidden = torch.empty_like(hidden[place])
-            grad_gate, grad_up = grad_hidden.chunk(2, dim=-1)
-            torch.mul(grad_activation, silu, out=grad_up)
-            grad_gate.copy_(torch.ops.aten.silu_backward(grad_activation.mul_(up), gate))
-            torch.mm(grad_hidden, gate_up[expert], out=grad_rows[place])
-            if grad_gate_up is not None and grad_down is not None:
-                torch.mm(grad_out.t(), activation.mul_(share[place]), out=grad_down[expert])
-                torch.mm(grad_hidden.t(), x.index_select(0, rows[place]), out=grad_gate_up[expert])
-        grad_weight = rows_to_slots(grad_share, row_of)
-        return gather_sum(grad_rows, row_of), grad_weight, grad_gate_up, grad_down, None, None, None
-
-
-def _like(stacked: Tensor, sizes: list[int]) -> Tensor:
-    # every expert with rows is written whole, so only the others need zeros.
-    grad = torch.empty_like(stacked)
-    for expert, size in enumerate(sizes):
-        if size == 0:
-            grad[expert].zero_()
-    return grad
-
-
-def _groups(sizes: list[int]) -> Iterator[tuple[int, slice]]:
-    start = 0
-    for expert, size in enumerate(sizes):
-        if size:
-            yield expert, slice(start, start + size)
-        start += size
 
 
 def moe_mlp(
@@ -88,21 +26,48 @@ def moe_mlp(
     gate_up: Float[Tensor, "E F2 D"],
     down: Float[Tensor, "E D F"],
     *,
-    rows: Int[Tensor, "N"],
-    row_of: Int[Tensor, "T K"],
-    counts: Int[Tensor, "E"],
+    plan: RoutingPlan,
+    activation: str = "silu",
+    save: str = "hidden",
+    into: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "T D"]:
-    """Each token's weighted sum of its SwiGLU experts.
+    """Each token's weighted sum of its gated experts.
 
     Args:
-        weight: what each slot's output is multiplied by.
+        weight: what each slot's output is multiplied by; float32 keeps its accuracy.
         gate_up: gate rows above up rows.
-        rows: token of each row, grouped by expert.
-        row_of: row of each slot, -1 where there is none.
-        counts: rows of each expert.
+        plan: from `plan_routing` or its kin.
+        activation: of the gate: `silu`, `gelu`, `gelu_tanh` or `relu`.
+        save: `hidden` keeps the pre-activations for backward, `input` makes them again from the tokens.
+        into: buffers to which backward adds the gradients of `gate_up` and `down`, which then get none
+            of their own; not with DDP, which waits for those gradients.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or options that do not fit.
     """
     x, gate_up, down = autocast_inputs(x, gate_up, down)
-    result: Tensor = _MoeMLP.apply(x, weight.to(x.dtype), gate_up, down, rows, row_of, counts)  # type: ignore[no-untyped-call]
+    check_layer(x, weight, gate_up, down, plan, activation=activation, save=save, into=into)
+    # nothing is called that would change nothing: at one token every microsecond shows.
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    learns = torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or gate_up.requires_grad or down.requires_grad
+    )
+    inputs = (
+        x.contiguous(),
+        weight.contiguous() if weight.dtype == exact else weight.to(exact).contiguous(),
+        gate_up.contiguous(),
+        down.contiguous(),
+    )
+    keeps_hidden = learns and save == "hidden"
+    if is_traced(x, gate_up):
+        buffers = (None, None) if into is None else into
+        tensors = (plan.rows, plan.row_of, plan.offsets)
+        out, _ = torch.ops.workbench_kernels.moe_mlp(*inputs, *tensors, activation, keeps_hidden, *buffers)
+    elif learns:
+        out = _MoeMLP.apply(*inputs, plan, activation, keeps_hidden, into)
+    else:
+        out, _ = _forward(*inputs, plan, activation, False)
+    result: Tensor = out
     return result
 
 
@@ -114,13 +79,179 @@ def token_mlp(
     *,
     expert: Int[Tensor, "1 K"],
 ) -> Float[Tensor, "1 D"]:
-    """The same for one token, without sorting: what decoding at batch 1 needs. An expert of -1 adds nothing."""
-    # the few matrices that are used are cast by the products themselves.
+    """SwiGLU experts of one token, without a plan and without gradients: what decoding at batch 1 needs.
+
+    An expert outside of those that there are adds nothing.
+    """
     (x,) = autocast_inputs(x)
+    engine = vars(engine_of(backend_of(x.device, x.dtype)))
+    if "token" in engine and gate_up.dtype == down.dtype == x.dtype:
+        total: Tensor = engine["token"](x, weight, gate_up, down, expert)
+        return total
+    # the few matrices that are used are cast by the products themselves.
     total = torch.zeros_like(x)
     shares = weight.to(x.dtype)
     for slot, index in enumerate(expert[0].tolist()):
-        if index >= 0:
+        if 0 <= index < len(gate_up):
             gate, up = F.linear(x, gate_up[index]).chunk(2, dim=-1)
             total.addcmul_(F.linear(F.silu(gate) * up, down[index]), shares[:, slot, None])
     return total
+
+
+class _MoeMLP(torch.autograd.Function):
+    """The way without a tracer: the dispatcher of custom operators costs more than small layers do."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        plan: RoutingPlan,
+        activation: str,
+        keeps_hidden: bool,
+        into: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        out, hidden = _forward(x, weight, gate_up, down, plan, activation, keeps_hidden)
+        ctx.save_for_backward(x, weight, gate_up, down, hidden)
+        # the buffers are not saved: what others add to them meanwhile is none of backward's business.
+        ctx.plan, ctx.activation, ctx.into = plan, activation, into
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad[:4]
+        found = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.plan, ctx.activation, needs, ctx.into)
+        return (*found, None, None, None, None)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    plan: RoutingPlan,
+    activation: str,
+    keeps_hidden: bool,
+) -> tuple[Tensor, Tensor]:
+    if x.numel() == 0 or plan.num_rows == 0 or down.numel() == 0:
+        return torch.zeros_like(x), x.new_empty((plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,))
+    engine = engine_of(backend_of(x.device, x.dtype))
+    out, hidden = engine.forward(x, weight, gate_up, down, plan, activation=activation, keeps_hidden=keeps_hidden)
+    return out, hidden
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    hidden: Tensor,
+    plan: RoutingPlan,
+    activation: str,
+    needs: tuple[bool, bool, bool, bool],
+    into: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor | None, ...]:
+    inputs = (x, weight, gate_up, down)
+    if x.numel() == 0 or plan.num_rows == 0 or down.numel() == 0:
+        is_wanted = needs if into is None else (*needs[:2], False, False)
+        return tuple(torch.zeros_like(one) if wanted else None for one, wanted in zip(inputs, is_wanted, strict=True))
+    engine = engine_of(backend_of(x.device, x.dtype))
+    matrices = (gate_up, down)
+    # engines add to both buffers in the dtype of the matrices; the rest is added here.
+    is_direct = into is None or (
+        needs[2] and needs[3] and all(a.dtype == b.dtype for a, b in zip(into, matrices, strict=True))
+    )
+    direct = into if is_direct else None
+    found = tuple(engine.backward(grad, *inputs, hidden, plan, activation=activation, needs=needs, into=direct))
+    if into is None or is_direct:
+        return found
+    for buffer, one in zip(into, found[2:], strict=True):
+        if one is not None:
+            buffer.add_(one)
+    return (*found[:2], None, None)
+
+
+def _forward_op(
+    x: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    rows: Tensor,
+    row_of: Tensor,
+    offsets: Tensor,
+    activation: str,
+    keeps_hidden: bool,
+    into_gate_up: Tensor | None,
+    into_down: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return _forward(x, weight, gate_up, down, RoutingPlan(rows, row_of, offsets), activation, keeps_hidden)
+
+
+def _forward_fake(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, rows: Tensor, *rest: Any) -> Any:
+    keeps_hidden = rest[3]
+    return torch.empty_like(x), x.new_empty((rows.shape[0], gate_up.shape[1]) if keeps_hidden else (0,))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, gate_up, down, rows, row_of, offsets, ctx.activation, _, *into = inputs
+    ctx.into = None if into[0] is None else into
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, weight, gate_up, down, output[1], rows, row_of, offsets)
+
+
+def _through(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    ops, needs = torch.ops.workbench_kernels, list(ctx.needs_input_grad[:4])
+    saved = (grad.contiguous(), *ctx.saved_tensors, ctx.activation, needs)
+    if ctx.into is None:
+        found = ops.moe_mlp_backward(*saved)
+    else:
+        found = (*ops.moe_mlp_backward_into(*saved, *ctx.into), None, None)
+    own = (one if is_needed else None for one, is_needed in zip(found, needs, strict=True))
+    return (*own, *(None,) * 7)
+
+
+def _backward_op(*inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, rows, row_of, offsets, activation, needs = inputs
+    found = _backward(*tensors, RoutingPlan(rows, row_of, offsets), activation, tuple(needs), None)
+    return tuple(tensors[0].new_empty(0) if one is None else one for one in found)
+
+
+def _backward_fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    needs = inputs[-1]
+    return tuple(
+        torch.empty_like(one) if needed else grad.new_empty(0) for one, needed in zip(inputs[:4], needs, strict=True)
+    )
+
+
+def _backward_into_op(*inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, rows, row_of, offsets, activation, needs, into_gate_up, into_down = inputs
+    plan, into = RoutingPlan(rows, row_of, offsets), (into_gate_up, into_down)
+    found = _backward(*tensors, plan, activation, tuple(needs), into)
+    return tuple(tensors[0].new_empty(0) if one is None else one for one in found[:2])
+
+
+def _backward_into_fake(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return _backward_fake(grad, *inputs[:-2])[:2]
+
+
+_LIBRARY = torch.library.Library("workbench_kernels", "FRAGMENT")
+_TENSORS = "Tensor x, Tensor weight, Tensor gate_up, Tensor down"
+_PLAN = "Tensor rows, Tensor row_of, Tensor offsets, str activation"
+_BACKWARD = f"(Tensor grad, {_TENSORS}, Tensor hidden, {_PLAN}, bool[] needs"
+_LIBRARY.define(
+    f"moe_mlp({_TENSORS}, {_PLAN}, bool keeps_hidden, Tensor? into_gate_up, Tensor? into_down) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(f"moe_mlp_backward{_BACKWARD}) -> (Tensor, Tensor, Tensor, Tensor)")
+_LIBRARY.define(f"moe_mlp_backward_into{_BACKWARD}, Tensor(a!) into_gate_up, Tensor(b!) into_down) -> (Tensor, Tensor)")
+for _name, _real, _fake in (
+    ("moe_mlp", _forward_op, _forward_fake),
+    ("moe_mlp_backward", _backward_op, _backward_fake),
+    ("moe_mlp_backward_into", _backward_into_op, _backward_into_fake),
+):
+    _LIBRARY.impl(_name, _real, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"workbench_kernels::{_name}", _fake, lib=_LIBRARY)
+torch.library.register_autograd("workbench_kernels::moe_mlp", _through, setup_context=_setup, lib=_LIBRARY)

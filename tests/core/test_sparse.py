@@ -65,11 +65,11 @@ def test_a_pick_of_nothing_has_no_rows(plan):
     assert (part.num_experts, part.num_tokens, part.rows.tolist()) == (0, 3, [])
 
 
-def test_nothing_is_sorted_again_by_a_pick(plan, monkeypatch):
-    assert plan.order.numel() == 4
-    monkeypatch.setattr(torch.Tensor, "argsort", lambda *_, **__: pytest.fail("sorted"))
-    assert plan.pick(torch.tensor([1])).order.tolist() == [0]
-    assert SparseRouting.identity(torch.tensor([1, 2])).order.tolist() == [0, 1, 2]
+def test_the_plan_of_the_kernels_is_made_once_and_says_the_same(plan):
+    assert plan.plan is plan.plan
+    assert plan.plan.rows.tolist() == [0, 2, 0, 1, 0, 0]
+    assert plan.plan.offsets.tolist() == [0, 2, 3, 4]
+    assert plan.plan.row_of.tolist() == plan.row_of.tolist()
 
 
 def test_from_mask_asks_for_the_lowest_index_first():

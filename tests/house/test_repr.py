@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from workbench_kernels.bench import Case, Race
+from workbench_kernels.bench.race import Result
 
 from workbench.analysis.routing_diff import diff_routings
 from workbench.core import Card, Output, Site, Spec, StepReport
@@ -89,6 +91,13 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
     ),
     "ModelConfig": lambda folder: config(),
     "Output": lambda folder: output(),
+    "Race": lambda folder: Race(
+        Case("a layer", 8, 16, 8, 4, 2),
+        torch.float32,
+        "cpu",
+        False,
+        {"workbench": Result((1.0,)), "other": Result((2.0,))},
+    ),
     "Results": lambda folder: results(),
     "RoutingDiff": lambda folder: diff_routings([routing()], [routing()]).with_losses(2.0, 2.5),
     "Session": lambda folder: session(),

@@ -1,31 +1,42 @@
-"""Plans of every awkward shape, as the index tensors that kernels take."""
+"""Plans of every awkward shape, the engines of this machine, and the accuracy that each dtype owes."""
 
-from collections.abc import Callable
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from workbench_kernels import RoutingPlan
+from workbench_kernels.reference import plan_ref
+
+# Relative Frobenius distance to float64 on inputs of size 1: of the output, and of each gradient.
+ACCURACY: Mapping[torch.dtype, tuple[float, float]] = {
+    torch.float64: (1e-14, 1e-14),
+    torch.float32: (1e-6, 2e-6),
+    torch.float16: (7.5e-4, 1.5e-3),
+    torch.bfloat16: (3.5e-3, 6e-3),
+}
 
 
-class Plan(NamedTuple):
-    """Who goes where: what a kernel gets, and the dropped-is-minus-one form that a reference gets."""
+class Case(NamedTuple):
+    """A choice of experts, and the plan of it by loops."""
 
     expert: Tensor
-    rows: Tensor
-    row_of: Tensor
-    counts: Tensor
+    num_experts: int
+    plan: RoutingPlan
+
+    @property
+    def rows(self) -> Tensor:
+        """Token of each row in use, without the plan's padding."""
+        return self.plan.rows[: int(self.plan.offsets[-1])]
 
 
-def plan_of(expert: Tensor, experts: int) -> Plan:
-    """The index tensors of a choice, by loops; -1 is a dropped or empty slot."""
-    tokens, width = expert.shape
-    slots = sorted((int(expert[t, k]), t, k) for t in range(tokens) for k in range(width) if expert[t, k] >= 0)
-    row_of = torch.full((tokens, width), -1)
-    for row, (_, t, k) in enumerate(slots):
-        row_of[t, k] = row
-    counts = torch.tensor([sum(e == own for e, _, _ in slots) for own in range(experts)])
-    return Plan(expert, torch.tensor([t for _, t, _ in slots], dtype=torch.long), row_of, counts)
+def case_of(expert: Tensor, experts: int) -> Case:
+    return Case(expert, experts, plan_ref(expert, experts))
 
 
 def cases() -> dict[str, tuple[Tensor, int]]:
@@ -51,22 +62,45 @@ def cases() -> dict[str, tuple[Tensor, int]]:
         "all_dropped": (torch.full((3, 2), -1), 3),
         "no_choices": (torch.zeros(3, 0, dtype=torch.long), 3),
         "the_same_expert_twice": (torch.tensor([[1, 1], [0, 1], [2, 2]]), 3),
+        "experts_of_another_process": (torch.tensor([[0, 3], [4, 1], [9, 2]]), 3),
+        "ids_of_32_bits": (ragged.int(), 4),
     }
 
 
 @pytest.fixture(params=cases())
-def plan(request) -> Plan:
-    return plan_of(*cases()[request.param])
+def case(request) -> Case:
+    return case_of(*cases()[request.param])
 
 
 @pytest.fixture
-def plan_named() -> Callable[[str], Plan]:
-    return lambda name: plan_of(*cases()[name])
+def case_named() -> Callable[[str], Case]:
+    return lambda name: case_of(*cases()[name])
 
 
-@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
-def dtype(request) -> torch.dtype:
+def use(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the kernels of one engine in this test; a machine that cannot is told apart in the report."""
+    if engine == "cpp":
+        library = importlib.util.find_spec("workbench_kernels.cpu.library")
+        is_there, reason = importlib.import_module(library.name).availability() if library else (False, "not built in")
+        if not is_there:
+            pytest.skip(f"no compiled kernels here: {reason}")
+    monkeypatch.setenv("WORKBENCH_KERNELS", engine)
+
+
+@pytest.fixture(params=["torch", "cpp"])
+def engine(request, monkeypatch) -> str:
+    use(request.param, monkeypatch)
     return request.param
+
+
+EXACT = {"torch-float64": torch.float64, "torch-float32": torch.float32, "cpp-float32": torch.float32}
+
+
+@pytest.fixture(params=EXACT)
+def dtype(request, monkeypatch) -> torch.dtype:
+    """A dtype in which results agree to the last digits, on each engine that computes in it."""
+    use(request.param.partition("-")[0], monkeypatch)
+    return EXACT[request.param]
 
 
 @pytest.fixture
@@ -100,3 +134,28 @@ def agree(assert_close) -> Callable[..., None]:
             assert_close(got, expected)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def distance() -> Callable[[Tensor, Tensor], float]:
+    """Relative Frobenius distance; how far two computations of the same tensor are apart."""
+
+    def between(found: Tensor, exact: Tensor) -> float:
+        exact = exact.detach().double()
+        return float((found.detach().double() - exact).norm() / exact.norm())
+
+    return between
+
+
+@pytest.fixture(scope="session")
+def accuracy() -> Mapping[torch.dtype, tuple[float, float]]:
+    return ACCURACY
+
+
+@pytest.fixture(scope="session")
+def fullgraph(root) -> Mapping[str, float]:
+    """How far each operator under `torch.compile(fullgraph=True)` is from eager, by the name of the check."""
+    script = root / "tests" / "kernels" / "fullgraph.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)

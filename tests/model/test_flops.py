@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from workbench_kernels.flops import register_flop_formulas
 
 from workbench.model.flops import flops_per_token
 
@@ -11,6 +12,7 @@ from workbench.model.flops import flops_per_token
 def test_they_are_those_that_torch_counts_up_to_norms_and_attention(make_model, sizes):
     model = make_model(**sizes)
     config, tokens = model.config, torch.arange(32).view(1, 32)
+    register_flop_formulas()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(tokens)
     # torch counts attention over the whole square; half of it is causal.

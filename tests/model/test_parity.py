@@ -1,5 +1,7 @@
 """The same numbers as transformers' eager implementation, on checkpoints that transformers writes."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -31,13 +33,16 @@ def token_ids(*shape: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_logits_agree(pair, assert_close):
+def test_logits_agree(pair):
     ours, theirs = pair
     ids = token_ids(3, 40)
     logits, expected = ours(ids).logits, theirs(ids).logits
     # otherwise the comparison would say little: near-equal logits, or one token that always wins.
     assert expected.std() > 0.5 and expected.argmax(-1).unique().numel() > 10
-    assert_close(logits, expected)
+    # both round, and a near-tie of gates magnifies whose luck was worse; a real difference is a thousandfold.
+    exact = deepcopy(theirs).double()(ids).logits
+    assert (logits - exact).norm() <= 2 * (expected - exact).norm()
+    assert (logits - expected).abs().max() <= 1e-4
 
 
 @torch.no_grad()

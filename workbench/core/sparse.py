@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from workbench_kernels import permute, unpermute
+from workbench_kernels import RoutingPlan, permute, plan_routing, unpermute
 
 from workbench.core.context import RouteContext
 from workbench.core.routing import Assignments, ExpertBody, Routing
@@ -88,8 +88,7 @@ class SparseRouting(Routing):
     def identity(cls, counts: Int[Tensor, "E"]) -> "SparseRouting":
         """A routing of rows that already lie grouped by expert: row i goes where it lies, weight 1."""
         expert = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts).unsqueeze(-1)
-        plan = cls(expert=expert, weight=torch.ones_like(expert, dtype=torch.float32), num_experts=len(counts))
-        return plan._with_order(torch.arange(len(expert), device=counts.device))
+        return cls(expert=expert, weight=torch.ones_like(expert, dtype=torch.float32), num_experts=len(counts))
 
     @property
     def num_tokens(self) -> int:
@@ -112,25 +111,26 @@ class SparseRouting(Routing):
         return self.demand if self.kept is None else self._tally(self.kept)
 
     @cached_property
+    def plan(self) -> RoutingPlan:
+        """The decision as kernels take it; rows of an expert keep the order of tokens, so replays are identical."""
+        chosen = self.expert if self.kept is None else self.expert.masked_fill(~self.kept, -1)
+        return plan_routing(chosen, self.num_experts)
+
+    @cached_property
     def order(self) -> Int[Tensor, "N"]:
         """Flat slot (token * K + choice) of every row; rows are sorted by expert, then by token."""
-        if self.kept is None:
-            # sort is stable: ties keep token order, so replays are identical.
-            return self.expert.flatten().argsort(stable=True)
-        sortable = torch.where(self.kept, self.expert, self.num_experts).flatten()
-        return sortable.argsort(stable=True)[: int(self.kept.sum())]
+        has_row = (self.row_of >= 0).flatten().nonzero().squeeze(-1)
+        return torch.empty_like(has_row).scatter(0, self.row_of.flatten()[has_row].long(), has_row)
 
     @cached_property
     def rows(self) -> Int[Tensor, "N"]:
         """The token of every row."""
-        return self.order // max(self.top_k, 1)
+        return self.plan.rows[: int(self.counts.sum())]
 
-    @cached_property
+    @property
     def row_of(self) -> Int[Tensor, "T K"]:
         """The row of every slot, -1 where there is none: the inverse of `order`."""
-        inverse = torch.full((self.expert.numel(),), -1, dtype=torch.int64, device=self.expert.device)
-        inverse[self.order] = torch.arange(self.order.numel(), device=self.expert.device)
-        return inverse.view(self.expert.shape)
+        return self.plan.row_of
 
     def dispatch(self, x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "N D"], Int[Tensor, "E"]]:
         """The tokens' rows grouped by expert, and how many each expert has."""
@@ -145,17 +145,13 @@ class SparseRouting(Routing):
         return self.pick(torch.arange(low, high, device=self.expert.device))
 
     def pick(self, experts: Int[Tensor, "P"]) -> "SparseRouting":
-        """The part that concerns the given experts, renumbered in their order; nothing is sorted again."""
+        """The part that concerns the given experts, renumbered in their order."""
         renumbered = torch.full((self.num_experts + 1,), -1, dtype=torch.int64, device=self.expert.device)
         renumbered[experts] = torch.arange(len(experts), device=self.expert.device)
         # the last place answers for the empty slots, whose expert is -1.
         expert = renumbered[self.expert]
         kept = (expert >= 0) if self.kept is None else (expert >= 0) & self.kept
-        plan = SparseRouting(expert=expert, weight=self.weight, kept=kept, num_experts=len(experts))
-        bounds = self.counts.cumsum(0).tolist()
-        sizes = self.counts.tolist()
-        parts = [self.order[bounds[e] - sizes[e] : bounds[e]] for e in experts.tolist()]
-        return plan._with_order(torch.cat(parts) if parts else self.order[:0])
+        return SparseRouting(expert=expert, weight=self.weight, kept=kept, num_experts=len(experts))
 
     def assignments(self) -> Assignments:
         """Every slot that asked for an expert, in token order."""
@@ -176,8 +172,3 @@ class SparseRouting(Routing):
     def _tally(self, which: Bool[Tensor, "T K"]) -> Int[Tensor, "E"]:
         place = torch.where(which, self.expert, self.num_experts).flatten()
         return torch.bincount(place, minlength=self.num_experts + 1)[: self.num_experts]
-
-    def _with_order(self, order: Int[Tensor, "N"]) -> "SparseRouting":
-        # a known order spares the sort that `order` would make.
-        self.__dict__["order"] = order
-        return self

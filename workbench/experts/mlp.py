@@ -44,4 +44,4 @@ class MLPExperts(Experts):
         gate_up, down = tensors
         if plan.num_tokens == 1 and plan.kept is None and not torch.is_grad_enabled():
             return token_mlp(x, plan.weight, gate_up, down, expert=plan.expert)
-        return moe_mlp(x, plan.weight, gate_up, down, rows=plan.rows, row_of=plan.row_of, counts=plan.counts)
+        return moe_mlp(x, plan.weight, gate_up, down, plan=plan.plan)

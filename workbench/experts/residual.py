@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from workbench_kernels import grouped_mm
+from workbench_kernels import grouped_mm, offsets_of
 
 from workbench.core.check import at_least
 from workbench.core.experts import RowExperts
@@ -57,12 +57,13 @@ class ResidualExperts(RowExperts):
         self, tensors: tuple[Any, ...], rows: Float[Tensor, "N D"], counts: Int[Tensor, "E"]
     ) -> Float[Tensor, "N D"]:
         """What each row's expert adds to it."""
+        offsets = offsets_of(counts)
         of_row = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)
         added = torch.zeros_like(rows)
         for block in zip(*(tensor.unbind(1) for tensor in tensors), strict=True):
             gain, shift, up, up_bias, down, down_bias = block
             x = nn.functional.layer_norm(rows + added, rows.shape[-1:], eps=_EPSILON)
             x = x * gain[of_row] + shift[of_row]
-            x = (grouped_mm(x.to(rows.dtype), up, counts) + up_bias[of_row]).relu()
-            added = added + (grouped_mm(x, down, counts) + down_bias[of_row]).to(rows.dtype)
+            x = grouped_mm(x.to(rows.dtype), up, offsets, bias=up_bias).relu()
+            added = added + grouped_mm(x, down, offsets, bias=down_bias).to(rows.dtype)
         return added

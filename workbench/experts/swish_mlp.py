@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from workbench_kernels import grouped_mm
+from workbench_kernels import grouped_mm, offsets_of
 
 from workbench.core.experts import RowExperts
 
@@ -40,5 +40,6 @@ class SwishMLPExperts(RowExperts):
     ) -> Float[Tensor, "N D"]:
         """The rows after their expert."""
         up, down = tensors
-        hidden = nn.functional.silu(grouped_mm(rows, up, counts))
-        return grouped_mm(hidden, down, counts).to(rows.dtype)
+        offsets = offsets_of(counts)
+        hidden = nn.functional.silu(grouped_mm(rows, up, offsets))
+        return grouped_mm(hidden, down, offsets).to(rows.dtype)

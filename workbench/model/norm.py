@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from workbench_kernels import rms_norm
 
 __all__ = ["RMSNorm"]
 
@@ -22,8 +23,4 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """The normalised tensor, in its own dtype."""
-        if x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64):
-            return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        return self.weight.to(x.dtype) * nn.functional.rms_norm(x.float(), self.weight.shape, None, self.eps).to(
-            x.dtype
-        )
+        return rms_norm(x, self.weight, self.eps)

@@ -5,9 +5,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from workbench_kernels import cross_entropy
 
 from workbench.core.check import did_you_mean
 from workbench.core.context import RouteContext
@@ -34,10 +34,7 @@ NOT_SCORED = -100
 
 def place_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S"]:
     """Cross-entropy [nat] of every place, in float32; NaN where there is no target."""
-    loss = F.cross_entropy(
-        logits.flatten(0, 1).float(), target_ids.flatten(), reduction="none", ignore_index=NOT_SCORED
-    )
-    return loss.view(target_ids.shape).masked_fill(target_ids == NOT_SCORED, torch.nan)
+    return cross_entropy(logits.flatten(0, 1), target_ids.flatten()).view(target_ids.shape)
 
 
 def token_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "X"]:

@@ -1,0 +1,134 @@
+"""The compiled library in this process: found, loaded and checked once."""
+
+import ctypes
+import platform
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from workbench_kernels.cpu.build import BuildError, cached_library, shipped_library
+
+__all__ = ["EntropyCall", "GroupedCall", "Kernels", "MoECall", "NormCall", "availability", "kernels"]
+
+# Instruction sets in the order of the library, worst first, and what their authors could not run.
+_TIERS = ("portable C++", "AVX2", "AVX-512", "AVX-512, and AMX for bfloat16")
+_UNPROVEN = {
+    "aarch64": " (on arm64 checked under emulation only)",
+    "arm64": " (on arm64 checked under emulation only)",
+    _TIERS[3]: " (AMX checked with emulated tiles only)",
+}
+
+
+class MoECall(Structure):
+    """One call of the layer, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("tokens", "slots", "experts", "width", "hidden_width")),
+        *((name, c_int64) for name in ("x_stride", "grad_stride", "out_stride")),
+        *((name, c_int32) for name in ("dtype", "activation", "threads", "accumulates")),
+        *((name, c_void_p) for name in ("x", "weight", "gate_up", "down", "rows", "row_of", "offsets")),
+        *((name, c_void_p) for name in ("out", "hidden", "grad", "dx", "dweight", "dgate_up", "ddown")),
+    )
+
+
+class GroupedCall(Structure):
+    """One grouped product, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows_in_use", "inputs", "outputs", "experts")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_void_p) for name in ("rows", "weight", "offsets", "out", "grad", "drows", "dweight")),
+    )
+
+
+class NormCall(Structure):
+    """One root-mean-square norm, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "width")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        ("epsilon", c_float),
+        *((name, c_void_p) for name in ("x", "gain", "out", "scale", "grad", "dx", "dgain")),
+    )
+
+
+class EntropyCall(Structure):
+    """One cross-entropy, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "classes")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_void_p) for name in ("logits", "target", "loss", "log_sum", "grad", "dlogits")),
+    )
+
+
+_CALLS = {
+    "workbench_moe": MoECall,
+    "workbench_grouped": GroupedCall,
+    "workbench_norm": NormCall,
+    "workbench_entropy": EntropyCall,
+}
+
+
+class Kernels(NamedTuple):
+    """The loaded library and the instruction set in use.
+
+    Args:
+        library: the functions of call.h.
+        tier: index of the instruction set.
+        reason: where the library comes from and what it runs on, in one sentence.
+    """
+
+    library: Any
+    tier: int
+    reason: str
+
+
+def availability() -> tuple[bool, str]:
+    """Whether the C++ kernels can run here, and one sentence why; the first call may compile them for some seconds."""
+    found = _load()
+    return isinstance(found, Kernels), found.reason if isinstance(found, Kernels) else found
+
+
+def kernels() -> Kernels:
+    """The C++ kernels.
+
+    Raises:
+        RuntimeError: they cannot run here.
+    """
+    found = _load()
+    if isinstance(found, Kernels):
+        return found
+    raise RuntimeError(f"the C++ kernels are needed and cannot run: {found}")
+
+
+@lru_cache(maxsize=1)
+def _load() -> Kernels | str:
+    shipped = shipped_library()
+    try:
+        path = shipped or cached_library()
+        library = ctypes.CDLL(str(path))
+    except (BuildError, OSError) as error:
+        return str(error)
+    for name, call in _CALLS.items():
+        function = library[name]
+        function.argtypes, function.restype = (POINTER(call), c_int, c_int), c_int
+    library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
+    library.workbench_plan.restype = c_int64
+    # the process-wide OpenMP runtime is PyTorch's; without one the library starts threads of its own.
+    openmp = vars(_symbols()).get("GOMP_parallel")
+    if openmp is not None:
+        library.workbench_use_openmp(ctypes.cast(openmp, c_void_p))
+    tier = library.workbench_best_tier()
+    origin = "shipped with the package" if shipped else "compiled on this machine"
+    unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
+    return Kernels(library, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
+
+
+def _symbols() -> ctypes.CDLL:
+    process = ctypes.CDLL(None)
+    try:
+        process.GOMP_parallel  # noqa: B018
+    except AttributeError:
+        pass
+    return process

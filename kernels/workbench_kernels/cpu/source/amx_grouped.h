@@ -1,0 +1,125 @@
+// Every group of rows times its own matrix on the matrix unit, and its gradients, in bfloat16.
+#pragma once
+
+#include "amx_gradient.h"
+#include "call.h"
+#include "parallel.h"
+
+namespace TIER {
+
+class MatrixGrouped {
+public:
+    explicit MatrixGrouped(const GroupedCall& call)
+        : c(call), I(call.inputs), O(call.outputs),
+          blocks_(call.offsets, call.experts, (std::max(call.inputs, call.outputs) + 1) / 2) {}
+
+    bool forward() {
+        std::vector<Scratch> scratch(c.threads);
+        if (!workbench::arena().lay_out([&](auto take) { lay_out(take, scratch, 0); })) return false;
+        workbench::for_items(c.threads, int64_t(blocks_.all.size()), [&](int worker, int64_t i) {
+            const Tiles tiles;
+            const Block& b = blocks_.all[i];
+            const Scratch& s = scratch[worker];
+            pack(b, static_cast<const BFloat16*>(c.rows), I, s.panels);
+            multiply_block(b, RowWeights<32>{matrix(b.expert), I, 16}, 0, O, s.panels, s.weights, s.sums,
+                           Rows{b, static_cast<BFloat16*>(c.out), O});
+        });
+        return true;
+    }
+
+    bool backward() {
+        std::vector<Scratch> scratch(c.threads);
+        const int64_t strips = steps_of(O);
+        int64_t most = 0;
+        for (int64_t e = 0; e < c.experts; e++) most = std::max(most, blocks_.panels(e));
+        const bool is_ready = workbench::arena().lay_out([&](auto take) {
+            left_ = reinterpret_cast<BFloat16*>(take(blocks_.panels() * strips * PIECE / 2));
+            lay_out(take, scratch, gradient_floats(strips, most));
+        });
+        if (!is_ready) return false;
+        workbench::for_items(c.threads, int64_t(blocks_.all.size()),
+                             [&](int worker, int64_t i) { block_gradient(blocks_.all[i], scratch[worker]); });
+        if (c.dweight == nullptr) return true;
+        const int64_t sweeps = (I + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS;
+        workbench::for_items(c.threads, c.experts * sweeps, [&](int worker, int64_t i) {
+            weight_gradient(i / sweeps, i % sweeps * GRADIENT_COLUMNS, scratch[worker].wide);
+        });
+        return true;
+    }
+
+private:
+    struct Scratch {
+        BFloat16 *weights, *panels;
+        float *sums, *wide;
+    };
+
+    struct Rows {
+        const Block& b;
+        BFloat16* to;
+        int64_t features;
+        void operator()(int64_t n, int m, int p, const float* sums, int unit) const {
+            store_rows(sums, unit, b.lanes(p), m, [&](int lane) { return to + (b.row + p * PANEL + lane) * features + n; });
+        }
+    };
+
+    const BFloat16* matrix(int64_t e) const { return static_cast<const BFloat16*>(c.weight) + e * O * I; }
+
+    template <class Take>
+    void lay_out(Take take, std::vector<Scratch>& scratch, int64_t wide) const {
+        const int64_t p = blocks_.most_panels;
+        for (Scratch& s : scratch) {
+            s.weights = reinterpret_cast<BFloat16*>(take(DEPTH * PIECE / 2));
+            s.panels = reinterpret_cast<BFloat16*>(take(p * std::max(steps_of(I), steps_of(O)) * PIECE / 2));
+            s.sums = take(p * SUMS);
+            s.wide = take(wide);
+        }
+    }
+
+    static void pack(const Block& b, const BFloat16* rows, int64_t features, BFloat16* to) {
+        for (int p = 0; p < b.panels(); p++) {
+            const BFloat16* from[PANEL];
+            for (int i = 0; i < b.lanes(p); i++) from[i] = rows + (b.row + p * PANEL + i) * features;
+            rows_to_pieces(from, b.lanes(p), features, to + p * steps_of(features) * PIECE);
+        }
+    }
+
+    // Gradients of the rows of a block, and their gradients as operand A, in strips, for the weights.
+    void block_gradient(const Block& b, const Scratch& s) {
+        const Tiles tiles;
+        const int64_t strips = steps_of(O), first = blocks_.first_panel[b.expert], panels = blocks_.panels(b.expert);
+        pack(b, static_cast<const BFloat16*>(c.grad), O, s.panels);
+        for (int p = 0; p < b.panels(); p++)
+            for (int64_t strip = 0; strip < strips; strip++)
+                piece_to_features(s.panels + (p * strips + strip) * PIECE,
+                                  left_ + (first * strips + strip * panels + b.panel - first + p) * PIECE);
+        if (c.drows != nullptr)
+            multiply_block(b, ColumnWeights{matrix(b.expert), I, O, 1}, 0, I, s.panels, s.weights, s.sums,
+                           Rows{b, static_cast<BFloat16*>(c.drows), I});
+    }
+
+    void weight_gradient(int64_t e, int64_t n0, float* wide) {
+        const Tiles tiles;
+        const int64_t strips = steps_of(O), panels = blocks_.panels(e);
+        const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, I - n0));
+        const auto row_of = [&](int64_t feature) -> BFloat16* {
+            return feature < O ? static_cast<BFloat16*>(c.dweight) + (e * O + feature) * I + n0 : nullptr;
+        };
+        if (panels == 0) return clear_columns(strips, columns, false, row_of);
+        const auto right = [&](int group, int64_t p, BFloat16* to) {
+            const int64_t row = c.offsets[e] + p * PANEL, n = n0 + group * PANEL;
+            const BFloat16* from = static_cast<const BFloat16*>(c.rows) + row * I + n;
+            rows_to_pairs([&](int t) { return from + t * I; }, int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row)),
+                          int(std::min<int64_t>(PANEL, I - n)), to);
+        };
+        const bool streams = c.experts * O * I * int64_t(sizeof(BFloat16)) > PAST_CACHE_BYTES;
+        gradient_columns(left_ + blocks_.first_panel[e] * strips * PIECE, strips, panels, right, columns, wide,
+                         {false, streams}, row_of);
+    }
+
+    const GroupedCall& c;
+    const int64_t I, O;
+    const Blocks blocks_;
+    BFloat16* left_ = nullptr;
+};
+
+}  // namespace TIER

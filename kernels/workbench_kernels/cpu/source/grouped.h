@@ -1,0 +1,100 @@
+// Every group of rows times its own matrix, and its gradients.
+#pragma once
+
+#include "call.h"
+#include "few.h"
+#include "parallel.h"
+#include "product.h"
+
+namespace TIER {
+
+template <class S>
+class Grouped {
+public:
+    explicit Grouped(const GroupedCall& call)
+        : c(call), I(call.inputs), O(call.outputs), blocks_(call.offsets, call.experts, std::max(call.inputs, call.outputs)) {}
+
+    bool forward() {
+        std::vector<Scratch> scratch(c.threads);
+        if (!workbench::arena().lay_out([&](auto take) { lay_out(take, scratch); })) return false;
+        S* out = static_cast<S*>(c.out);
+        workbench::for_items(c.threads, int64_t(blocks_.all.size()), [&](int worker, int64_t i) {
+            const Block& b = blocks_.all[i];
+            const Scratch& s = scratch[worker];
+            pack(b, static_cast<const S*>(c.rows), I, s.x);
+            multiply_block<Order::rows>(b, matrix(b.expert), I, 0, O, I, s.x, false, s, rows_of(b, out, O));
+        });
+        return true;
+    }
+
+    bool backward() {
+        std::vector<Scratch> scratch(c.threads);
+        float* left = nullptr;
+        const bool is_ready = workbench::arena().lay_out([&](auto take) {
+            left = take(blocks_.panels() * O * PANEL + PANEL);
+            lay_out(take, scratch);
+        });
+        if (!is_ready) return false;
+        const S *grad = static_cast<const S*>(c.grad), *rows = static_cast<const S*>(c.rows);
+        S *drows = static_cast<S*>(c.drows), *dweight = static_cast<S*>(c.dweight);
+        workbench::for_items(c.threads, int64_t(blocks_.all.size()), [&](int worker, int64_t i) {
+            const Block& b = blocks_.all[i];
+            float* panels = left + b.panel * O * PANEL;
+            pack(b, grad, O, panels);
+            if (drows != nullptr)
+                multiply_block<Order::columns>(b, matrix(b.expert), I, 0, I, O, panels, false, scratch[worker],
+                                               rows_of(b, drows, I));
+        });
+        if (dweight == nullptr) return true;
+        const int64_t sweeps = (I + PANEL - 1) / PANEL;
+        workbench::for_items(c.threads, c.experts * sweeps, [&](int worker, int64_t i) {
+            const int64_t e = i / sweeps, n0 = i % sweeps * PANEL;
+            const int columns = int(std::min<int64_t>(PANEL, I - n0));
+            const auto right = [&](int64_t p, float* to) {
+                const int64_t row = c.offsets[e] + p * PANEL;
+                const int lanes = int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row));
+                const S* from[PANEL];
+                for (int t = 0; t < lanes; t++) from[t] = rows + (row + t) * I;
+                rows_to_columns(from, lanes, n0, columns, to);
+            };
+            gradient_columns(left + blocks_.first_panel[e] * O * PANEL, O, blocks_.panels(e), right,
+                             dweight + e * O * I + n0, I, columns, false, scratch[worker].wide);
+        });
+        return true;
+    }
+
+private:
+    const S* matrix(int64_t e) const { return static_cast<const S*>(c.weight) + e * O * I; }
+
+    template <class Take>
+    void lay_out(Take take, std::vector<Scratch>& scratch) const {
+        for (Scratch& s : scratch) {
+            s.weights = take(WEIGHT_FLOATS);
+            s.tile = take(tile_floats(blocks_.most_panels));
+            s.x = take(blocks_.most_panels * I * PANEL);
+            s.wide = take(gradient_floats(O));
+        }
+    }
+
+    static void pack(const Block& b, const S* rows, int64_t features, float* to) {
+        for (int p = 0; p < b.panels(); p++) {
+            const S* from[PANEL];
+            for (int i = 0; i < b.lanes(p); i++) from[i] = rows + (b.row + p * PANEL + i) * features;
+            rows_to_panel(from, b.lanes(p), features, to + p * features * PANEL);
+        }
+    }
+
+    static auto rows_of(const Block& b, S* to, int64_t features) {
+        return [&b, to, features](int64_t n, int m, int p, const float* tile) {
+            S* rows[PANEL];
+            for (int i = 0; i < b.lanes(p); i++) rows[i] = to + (b.row + p * PANEL + i) * features + n;
+            panel_to_rows(tile, b.lanes(p), m, rows);
+        };
+    }
+
+    const GroupedCall& c;
+    const int64_t I, O;
+    const Blocks blocks_;
+};
+
+}  // namespace TIER

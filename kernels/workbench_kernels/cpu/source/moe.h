@@ -1,0 +1,189 @@
+// A layer of gated experts on vector registers: tokens in, weighted sums out, and the gradients.
+//
+// Work is cut into blocks of rows of one expert. A block gathers its tokens into panels, and the epilogue of the
+// up-projection leaves the panels that the down-projection reads. Every sum has one fixed order, whatever the threads.
+#pragma once
+
+#include "layer.h"
+#include "product.h"
+
+namespace TIER {
+
+template <class S>
+class Layer final : public CommonLayer<S, Layer<S>> {
+public:
+    explicit Layer(const MoECall& call) : Common(call, std::max(call.width, call.hidden_width)) {}
+
+private:
+    using Common = CommonLayer<S, Layer<S>>;
+    friend Common;
+    using Common::blocks_, Common::c, Common::D, Common::F, Common::down_few, Common::down_row, Common::dshare_,
+        Common::dtoken_, Common::grad_row, Common::place, Common::share_, Common::up_few, Common::up_row, Common::x_row;
+    using Scratch = TIER::Scratch;
+    static constexpr int64_t GRADIENT_COLUMNS = PANEL;
+
+    int64_t activated_floats() const { return F * PANEL; }
+    int64_t placed_floats() const { return PANEL * (D + 3 * F); }
+    int64_t placed(const Block& b) const { return place(b.expert) + b.panel - blocks_.first_panel[b.expert]; }
+
+    template <class Take>
+    Scratch take_scratch(Take take) const {
+        const int p = blocks_.most_panels;
+        Scratch s;
+        s.weights = take(WEIGHT_FLOATS);
+        s.tile = take(tile_floats(p));
+        s.x = take(p * D * PANEL);
+        s.a = take(p * F * PANEL);
+        s.wide = take(gradient_floats(std::max(D, 2 * F)));
+        return s;
+    }
+
+    template <class Take>
+    void take_placed(Take take, int64_t panels) {
+        dout_ = take(panels * PANEL * D + PANEL);  // an odd tile reads one row past its own
+        dhidden_ = take(panels * PANEL * 2 * F + PANEL);
+        activated_ = take(panels * PANEL * F);
+    }
+
+    template <class Row>
+    void pack(const Block& b, float* to, Row row) const {
+        for (int p = 0; p < b.panels(); p++) {
+            const S* from[PANEL];
+            for (int i = 0; i < b.lanes(p); i++) from[i] = row(b.row + p * PANEL + i);
+            rows_to_panel(from, b.lanes(p), D, to + p * D * PANEL);
+        }
+    }
+
+    void up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, S* hidden) const;
+    void down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const;
+    void inner_gradient(const Block& b, const Scratch& s, const S* hidden);
+    void row_gradient(const Block& b, const Scratch& s);
+    void gradient_of(int e, bool is_up, int64_t n0, const Scratch& s);
+
+    // of a backward pass, by panel: gradients of the outputs, of the pre-activations, weighted activations.
+    float *dout_ = nullptr, *dhidden_ = nullptr, *activated_ = nullptr;
+};
+
+template <class S>
+void Layer<S>::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, S* hidden) const {
+    if (b.count <= FEW) return up_few(b, f0, f1, s.x, a, hidden);
+    pack(b, s.x, [this](int64_t row) { return x_row(row); });
+    for (int64_t f = f0; f < f1; f += MR / 2) {
+        const int half = int(std::min<int64_t>(MR / 2, f1 - f));
+        const S* rows[MR];
+        for (int i = 0; i < half; i++) {
+            rows[i] = up_row(b.expert, f + i);
+            rows[half + i] = up_row(b.expert, F + f + i);
+        }
+        for (int64_t k = 0; k < D; k += DEPTH) {
+            const int depth = int(std::min<int64_t>(DEPTH, D - k));
+            copy_rows(rows, 2 * half, k, depth, s.weights);
+            const auto [f_next, k_next] = k + DEPTH < D ? std::pair{f, k + DEPTH} : std::pair{f + half, int64_t(0)};
+            const int more = int(std::clamp<int64_t>(f1 - f_next, 0, MR / 2));
+            for (int p = 0; p < b.panels(); p++) {
+                const bool is_gate = 2 * p < b.panels();
+                const S* from = up_row(b.expert, (is_gate ? 0 : F) + f_next) + k_next;
+                const int parts = (b.panels() + 1) / 2;
+                multiply<Order::rows>(2 * half, s.weights, s.x + (p * D + k) * PANEL, depth, b.lanes(p),
+                                      s.tile + p * MR * PANEL, k > 0,
+                                      Coming::of(Order::rows, from, D * sizeof(S), more, depth, p % parts, parts));
+            }
+        }
+        for (int p = 0; p < b.panels(); p++) {
+            const int lanes = b.lanes(p);
+            const float* tile = s.tile + p * MR * PANEL;
+            for (int i = 0; i < half; i++) {
+                const float *g = tile + i * PANEL, *u = tile + (half + i) * PANEL;
+                if (hidden != nullptr) {
+                    S* kept = hidden + (b.row + p * PANEL) * 2 * F;
+                    store_lanes(g, kept + (f + i) * lanes, lanes);
+                    store_lanes(u, kept + (F + f + i) * lanes, lanes);
+                }
+                float* to = a + (p * F + f + i) * PANEL;
+                for (int v = 0; v < lanes; v += VL)
+                    store(to + v, gate_of(load(g + v), c.activation).value * load(u + v));
+            }
+        }
+    }
+}
+
+template <class S>
+void Layer<S>::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const {
+    if (b.count <= FEW) return down_few(b, d0, d1, a, y);
+    multiply_block<Order::rows>(b, down_row(b.expert, 0), F, d0, d1, F, a, false, s,
+                                [&](int64_t d, int m, int p, const float* tile) {
+                                    float* to[PANEL];
+                                    for (int i = 0; i < b.lanes(p); i++) to[i] = y + (b.row + p * PANEL + i) * D + d;
+                                    panel_to_rows(tile, b.lanes(p), m, to);
+                                });
+}
+
+// Gradients of the pre-activations and of the weights, and the weighted activations, of one block.
+template <class S>
+void Layer<S>::inner_gradient(const Block& b, const Scratch& s, const S* hidden) {
+    const int64_t at = placed(b);
+    float* dout = dout_ + at * D * PANEL;
+    pack(b, dout, [this](int64_t row) { return grad_row(row); });
+    float share[MOST_PANELS * PANEL], dshare[MOST_PANELS * PANEL] = {};
+    for (int i = 0; i < b.panels() * PANEL; i++) share[i] = i < b.count ? share_[b.row + i] : 0.0f;
+    const auto through = [&](int64_t f, int m, int p, const float* tile) {
+        const int lanes = b.lanes(p);
+        const S* kept = hidden + (b.row + p * PANEL) * 2 * F;
+        for (int i = 0; i < m; i++) {
+            float gate[PANEL], up[PANEL];
+            load_lanes(kept + (f + i) * lanes, gate, lanes);
+            load_lanes(kept + (F + f + i) * lanes, up, lanes);
+            float* activated = activated_ + ((at + p) * F + f + i) * PANEL;
+            float* dgate = dhidden_ + ((at + p) * 2 * F + f + i) * PANEL;
+            for (int v = 0; v < PANEL; v += VL) {
+                const Gate g = gate_of(load(gate + v), c.activation);
+                const V u = load(up + v), d = load(tile + i * PANEL + v), w = load(share + p * PANEL + v);
+                const V value = g.value * u, weighted = d * w;
+                float* total = dshare + p * PANEL + v;
+                store(total, load(total) + d * value);
+                store(activated + v, value * w);
+                store(dgate + v, weighted * u * g.slope);
+                store(dgate + F * PANEL + v, weighted * g.value);
+            }
+        }
+    };
+    multiply_block<Order::columns>(b, down_row(b.expert, 0), F, 0, F, D, dout, true, s, through);
+    std::memcpy(dshare_ + b.row, dshare, b.count * sizeof(float));
+}
+
+template <class S>
+void Layer<S>::row_gradient(const Block& b, const Scratch& s) {
+    multiply_block<Order::columns>(b, up_row(b.expert, 0), D, 0, D, 2 * F, dhidden_ + placed(b) * 2 * F * PANEL, false, s,
+                                   [&](int64_t d, int m, int p, const float* tile) {
+                                       float* to[PANEL];
+                                       for (int i = 0; i < b.lanes(p); i++)
+                                           to[i] = dtoken_ + (b.row + p * PANEL + i) * D + d;
+                                       panel_to_rows(tile, b.lanes(p), m, to);
+                                   });
+}
+
+// Thirty-two columns of one expert's weight gradient: of gate_up from the tokens, of down from the activations.
+template <class S>
+void Layer<S>::gradient_of(int e, bool is_up, int64_t n0, const Scratch& s) {
+    const int64_t features = is_up ? 2 * F : D, width = is_up ? D : F, at = place(e);
+    const int columns = int(std::min<int64_t>(PANEL, width - n0));
+    const auto right = [&](int64_t p, float* to) {
+        if (is_up) {
+            const int64_t row = c.offsets[e] + p * PANEL;
+            const int lanes = int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row));
+            const S* rows[PANEL];
+            for (int t = 0; t < lanes; t++) rows[t] = x_row(row + t);
+            rows_to_columns(rows, lanes, n0, columns, to);
+        } else {
+            if (columns < PANEL) std::memset(to, 0, PANEL * PANEL * sizeof(float));
+            float* rows[PANEL];
+            for (int t = 0; t < PANEL; t++) rows[t] = to + t * PANEL;
+            panel_to_rows(activated_ + ((at + p) * F + n0) * PANEL, PANEL, columns, rows);
+        }
+    };
+    S* gradient = static_cast<S*>(is_up ? c.dgate_up : c.ddown) + e * features * width + n0;
+    const float* left = (is_up ? dhidden_ : dout_) + at * features * PANEL;
+    gradient_columns(left, features, blocks_.panels(e), right, gradient, width, columns, c.accumulates, s.wide);
+}
+
+}  // namespace TIER

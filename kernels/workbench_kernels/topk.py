@@ -1,0 +1,83 @@
+"""From logits to the K experts of each token, with a hand-written backward."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["topk_gate"]
+
+# what DeepSeek's code adds to the sum of weights.
+_TINY = 1e-20
+
+
+def topk_gate(
+    logits: Float[Tensor, "T E"],
+    top_k: int,
+    *,
+    score: str = "softmax",
+    bias: Float[Tensor, "E"] | None = None,
+    normalize: bool = False,
+    scale: float = 1.0,
+) -> tuple[Float[Tensor, "T K"], Int[Tensor, "T K"]]:
+    """Weights and ids of each token's K experts with the highest scores, best first.
+
+    Scores and weights are in float32 (float64 for float64). The gradient is that of the weights; neither the
+    choice nor the bias has one.
+
+    Args:
+        score: `softmax` over all experts, or `sigmoid` of each.
+        bias: added to the scores for the choice only.
+        normalize: divides the weights by their sum.
+        scale: multiplies the weights.
+
+    Raises:
+        ValueError: shapes or options that do not fit.
+    """
+    if logits.dim() != 2 or not 1 <= top_k <= logits.shape[1]:
+        raise ValueError(
+            f"top_k must be between 1 and the number of experts, got {top_k} for logits {tuple(logits.shape)}; "
+            "logits have one row per token"
+        )
+    if score not in ("softmax", "sigmoid"):
+        raise ValueError(f"score must be softmax or sigmoid, got {score!r}")
+    if bias is not None and bias.shape != logits.shape[1:]:
+        raise ValueError(f"bias must have one number per expert, got {tuple(bias.shape)} for {tuple(logits.shape)}")
+    weight, expert = _TopKGate.apply(logits, top_k, score, bias, normalize, scale)
+    return weight, expert
+
+
+class _TopKGate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, top_k: int, score: str, bias: Tensor | None, normalize: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        scores = logits.softmax(-1, dtype=exact) if score == "softmax" else logits.to(exact).sigmoid()
+        weight, expert = (scores if bias is None else scores + bias).topk(top_k, dim=-1)
+        if bias is not None:
+            weight = scores.gather(1, expert)
+        total = weight.sum(-1, keepdim=True).add_(_TINY) if normalize else None
+        ctx.save_for_backward(scores, expert, total)
+        ctx.score, ctx.scale, ctx.dtype = score, scale, logits.dtype
+        ctx.mark_non_differentiable(expert)
+        weight = weight if total is None else weight / total
+        return weight if scale == 1.0 else weight * scale, expert
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        scores, expert, total = ctx.saved_tensors
+        own = scores.gather(1, expert)
+        grad = grad * ctx.scale
+        if total is not None:
+            grad = (grad - (grad * own).sum(-1, keepdim=True) / total) / total
+        if ctx.score == "softmax":
+            # every expert gets its share of the sum; the chosen ones, each once per token, their own on top.
+            spread = scores * -(grad * own).sum(-1, keepdim=True)
+            result = spread.scatter(1, expert, spread.gather(1, expert) + grad * own)
+        else:
+            result = torch.zeros_like(scores).scatter(1, expert, grad * own * (1 - own))
+        return result.to(ctx.dtype), None, None, None, None, None

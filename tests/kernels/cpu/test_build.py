@@ -1,0 +1,60 @@
+"""Compiling: once, whole or not at all, and with an error that says what to do."""
+
+import stat
+
+import pytest
+from workbench_kernels.cpu import build
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_without_a_compiler_the_error_says_what_to_install(no_cache, monkeypatch):
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    with pytest.raises(build.BuildError, match=r"no C\+\+ compiler was found .* install g\+\+ 11"):
+        build.cached_library()
+
+
+def test_a_compiler_that_fails_is_quoted_and_leaves_no_library(no_cache, monkeypatch):
+    failing = script(no_cache / "c++", "echo unknown option: -mfuture; exit 3")
+    monkeypatch.setattr(build, "find_compiler", lambda: failing)
+    with pytest.raises(build.BuildError, match=r"exit status 3:\nunknown option: -mfuture"):
+        build.cached_library()
+    assert list(no_cache.rglob(build.NAME)) == []
+
+
+def test_a_compiler_that_makes_nothing_is_an_error_too(no_cache, monkeypatch):
+    monkeypatch.setattr(build, "find_compiler", lambda: script(no_cache / "c++", "exit 0"))
+    with pytest.raises(build.BuildError, match="could not be compiled in"):
+        build.cached_library()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where a folder belongs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(build.BuildError, match=r"cannot be kept in .*cache"):
+        build.cached_library()
+
+
+def test_a_library_that_is_there_is_not_compiled_again(no_cache, monkeypatch):
+    folder = no_cache / "cache" / "moe-workbench" / "kernels" / build.source_key()
+    folder.mkdir(parents=True)
+    (folder / build.NAME).write_bytes(b"")
+    monkeypatch.setattr(build, "find_compiler", lambda: pytest.fail("asked for a compiler"))
+    assert build.cached_library() == folder / build.NAME
+
+
+def test_another_source_has_another_key(tmp_path, monkeypatch):
+    before = build.source_key()
+    (tmp_path / "call.h").write_text("struct Other;")
+    monkeypatch.setattr(build, "SOURCE", tmp_path)
+    assert build.source_key() != before

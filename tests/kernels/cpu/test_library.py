@@ -1,0 +1,47 @@
+"""The library says what it runs on, or why it does not."""
+
+import ctypes
+
+import pytest
+from workbench_kernels.cpu import library
+from workbench_kernels.cpu.build import BuildError
+
+
+@pytest.fixture
+def anew():
+    library._load.cache_clear()
+    yield
+    library._load.cache_clear()
+
+
+def test_it_is_available_and_says_on_what():
+    is_there, reason = library.availability()
+    assert is_there, reason
+    assert reason.startswith("C++ kernels with ")
+
+
+def test_without_a_compiler_it_is_not_there_and_says_why(anew, monkeypatch):
+    def fails():
+        raise BuildError("no C++ compiler was found")
+
+    monkeypatch.setattr(library, "cached_library", fails)
+    assert library.availability() == (False, "no C++ compiler was found")
+    with pytest.raises(RuntimeError, match=r"cannot run: no C\+\+ compiler was found"):
+        library.kernels()
+
+
+def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tmp_path):
+    broken = tmp_path / "libworkbench_kernels.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(library, "cached_library", lambda: broken)
+    is_there, reason = library.availability()
+    assert not is_there
+    assert str(broken) in reason
+
+
+@pytest.mark.parametrize(
+    ("record", "size"),
+    [(library.MoECall, 192), (library.GroupedCall, 96), (library.NormCall, 88), (library.EntropyCall, 72)],
+)
+def test_records_have_the_size_of_their_c_counterparts(record, size):
+    assert ctypes.sizeof(record) == size

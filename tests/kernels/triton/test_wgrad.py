@@ -1,0 +1,23 @@
+"""Weight gradients with either side gathered: written, or added to what is there."""
+
+import pytest
+
+EXACT = ("zeros_where_empty", "none_returned", "ordered")
+
+
+@pytest.mark.parametrize("gathers", ["left", "right"])
+@pytest.mark.parametrize("case", ["all_in_one_expert", "foreign_ids", "an_expert_without_rows"])
+def test_float32(case, gathers, interpreted, small_errors):
+    small_errors(interpreted("wgrad_errors", case=case, dtype="float32", gathers=gathers), "float32", exact=EXACT)
+
+
+def test_float16(interpreted, small_errors):
+    small_errors(interpreted("wgrad_errors", case="ragged", dtype="float16", gathers="left"), "float16", exact=EXACT)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("gathers", ["left", "right"])
+@pytest.mark.parametrize("case", ["all_in_one_expert", "foreign_ids", "many", "many_skewed"])
+def test_on_a_gpu(case, gathers, dtype, on_gpu, small_errors):
+    small_errors(on_gpu("wgrad_errors", case=case, dtype=dtype, gathers=gathers), dtype, exact=EXACT)
