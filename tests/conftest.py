@@ -19,6 +19,7 @@ install_import_hook(
     ["workbench", "workbench_kernels"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
+from workbench_kernels import backend  # noqa: E402
 from workbench_kernels.cpu.library import availability  # noqa: E402 - its signatures are checked too
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
@@ -56,6 +57,14 @@ def caches_of_this_run(tmp_path_factory) -> Iterator[None]:
         with contextlib.suppress(FileExistsError):  # another worker was first
             (own / "kernels").symlink_to(compiled)
         yield
+
+
+@pytest.fixture(autouse=True)
+def kernels_chosen_anew() -> Iterator[None]:
+    """A test that sets `WORKBENCH_KERNELS` is heard, and the next one does not hear it."""
+    backend._environment.cache_clear()
+    yield
+    backend._environment.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -35,15 +35,13 @@ class Backend(NamedTuple):
 
 
 def backend_of(device: torch.device | str, dtype: torch.dtype = torch.float32) -> Backend:
-    """The kernels used on a device for a dtype; `WORKBENCH_KERNELS` forces others.
+    """The kernels used on a device for a dtype; `WORKBENCH_KERNELS` forces others, and is read at the first call.
 
     Raises:
         ValueError: `WORKBENCH_KERNELS` names kernels that there are not, or that cannot run there.
     """
-    wanted = os.environ.get("WORKBENCH_KERNELS")
-    interprets = os.environ.get("TRITON_INTERPRET") == "1"
     place = device if isinstance(device, torch.device) else torch.device(device)
-    return _choose(place.type, place.index, dtype, wanted, interprets)
+    return _choose(place.type, place.index, dtype, *_environment())
 
 
 @cache
@@ -62,6 +60,12 @@ def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+
+
+@cache
+def _environment() -> tuple[str | None, bool]:
+    # once: asking for it at every call took a tenth of the time of decoding a token.
+    return os.environ.get("WORKBENCH_KERNELS"), os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache

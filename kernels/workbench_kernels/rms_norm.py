@@ -25,12 +25,13 @@ def rms_norm(x: Float[Tensor, "... D"], gain: Float[Tensor, "D"], epsilon: float
         raise ValueError(f"gain must have the width of the rows, {x.shape[-1]}, got shape {tuple(gain.shape)}")
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     scales = gain.to(exact)
-    if is_traced(x, gain) or x.numel() == 0 or backend_of(x.device, x.dtype).name != "cpp":
+    backend = backend_of(x.device, x.dtype)
+    if backend.name != "cpp" or x.numel() == 0 or is_traced(x, gain):
         return F.rms_norm(x.to(exact), gain.shape, scales, epsilon).to(x.dtype)
     if torch.is_grad_enabled() and (x.requires_grad or gain.requires_grad):
         result: Tensor = _RMSNorm.apply(x.contiguous(), scales, epsilon)  # type: ignore[no-untyped-call]
         return result
-    engine = engine_of(backend_of(x.device, x.dtype))
+    engine = engine_of(backend)
     out: Tensor = engine.rms_norm(x.contiguous(), scales.contiguous(), epsilon, keeps_scale=False)[0]
     return out
 

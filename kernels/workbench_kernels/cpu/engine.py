@@ -1,7 +1,6 @@
 """The engine `cpp`: tensors to the C++ kernels and back."""
 
 import ctypes
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ __all__ = [
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _CPU = torch.device("cpu")
+_NO_MEMORY = "the kernels got no scratch memory; use fewer tokens at once"
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
 
 
@@ -95,9 +95,15 @@ def backward(
 
 def token(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, expert: Tensor) -> Tensor:
     """The SwiGLU experts of one token; weights pass through once, split over the cores."""
-    routes = RoutingPlan(*plan(expert, gate_up.shape[0]))
-    tensors = x.contiguous(), weight.float().contiguous(), gate_up.contiguous(), down.contiguous()
-    return forward(*tensors, routes, activation="silu", keeps_hidden=False)[0]
+    x, weight = x.contiguous(), weight.float().contiguous()
+    gate_up, down, expert = gate_up.contiguous(), down.contiguous(), expert.long().contiguous()
+    out = torch.empty_like(x)
+    call = _sized(x, weight, gate_up, down, "silu")
+    call.out = out.data_ptr()
+    loaded = kernels()
+    if loaded.library.workbench_token(ctypes.byref(call), expert.data_ptr(), loaded.tier) != 1:
+        raise MemoryError(_NO_MEMORY)
+    return out
 
 
 def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
@@ -182,6 +188,12 @@ def _entropy(logits: Tensor, target: Tensor, log_sum: Tensor) -> EntropyCall:
 
 
 def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: RoutingPlan, activation: str) -> MoECall:
+    call = _sized(x, weight, gate_up, down, activation)
+    call.rows, call.row_of, call.offsets = plan.rows.data_ptr(), plan.row_of.data_ptr(), plan.offsets.data_ptr()
+    return call
+
+
+def _sized(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: str) -> MoECall:
     tokens, width = x.shape
     experts, double, _ = gate_up.shape
     return MoECall(
@@ -201,9 +213,6 @@ def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: Routin
         weight.data_ptr(),
         gate_up.data_ptr(),
         down.data_ptr(),
-        plan.rows.data_ptr(),
-        plan.row_of.data_ptr(),
-        plan.offsets.data_ptr(),
     )
 
 
@@ -223,6 +232,5 @@ def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> GroupedCall:
 
 def _run(name: str, call: ctypes.Structure, is_backward: int) -> None:
     loaded = kernels()
-    function: Callable[..., int] = loaded.library[name]
-    if function(ctypes.byref(call), is_backward, loaded.tier) != 1:
-        raise MemoryError("the kernels got no scratch memory; use fewer tokens at once")
+    if loaded.functions[name](ctypes.byref(call), is_backward, loaded.tier) != 1:
+        raise MemoryError(_NO_MEMORY)

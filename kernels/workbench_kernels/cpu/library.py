@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from collections.abc import Callable, Mapping
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -74,12 +75,14 @@ class Kernels(NamedTuple):
     """The loaded library and the instruction set in use.
 
     Args:
-        library: the functions of call.h.
+        library: everything that it exports.
+        functions: those that take a record, by name.
         tier: index of the instruction set.
         reason: where the library comes from and what it runs on, in one sentence.
     """
 
     library: Any
+    functions: Mapping[str, Callable[..., int]]
     tier: int
     reason: str
 
@@ -110,11 +113,13 @@ def _load() -> Kernels | str:
         library = ctypes.CDLL(str(path))
     except (BuildError, OSError) as error:
         return str(error)
+    functions = {name: library[name] for name in _CALLS}
     for name, call in _CALLS.items():
-        function = library[name]
+        function = functions[name]
         function.argtypes, function.restype = (POINTER(call), c_int, c_int), c_int
     library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
     library.workbench_plan.restype = c_int64
+    library.workbench_token.argtypes, library.workbench_token.restype = (POINTER(MoECall), c_void_p, c_int), c_int
     # the process-wide OpenMP runtime is PyTorch's; without one the library starts threads of its own.
     openmp = vars(_symbols()).get("GOMP_parallel")
     if openmp is not None:
@@ -122,7 +127,7 @@ def _load() -> Kernels | str:
     tier = library.workbench_best_tier()
     origin = "shipped with the package" if shipped else "compiled on this machine"
     unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
-    return Kernels(library, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
+    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
 
 
 def _symbols() -> ctypes.CDLL:
