@@ -10,7 +10,7 @@
 namespace TIER {
 
 constexpr int MOST_PANELS = 12;               // of a block
-constexpr int64_t CACHED_FLOATS = 128 * 1024;  // of a block's panels, in the second-level cache
+constexpr int64_t CACHED_FLOATS = 128 * 1024;  // of what a block visits again and again: second-level cache
 
 struct Block {
     int expert;

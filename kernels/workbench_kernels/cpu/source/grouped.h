@@ -12,7 +12,7 @@ template <class S>
 class Grouped {
 public:
     explicit Grouped(const GroupedCall& call)
-        : c(call), I(call.inputs), O(call.outputs), blocks_(call.offsets, call.experts, std::max(call.inputs, call.outputs)) {}
+        : c(call), I(call.inputs), O(call.outputs), blocks_(call.offsets, call.experts, DEPTH) {}
 
     bool forward() {
         std::vector<Scratch> scratch(c.threads);
@@ -22,7 +22,8 @@ public:
             const Block& b = blocks_.all[i];
             const Scratch& s = scratch[worker];
             pack(b, static_cast<const S*>(c.rows), I, s.x);
-            multiply_block<Order::rows>(b, matrix(b.expert), I, 0, O, I, s.x, false, s, rows_of(b, out, O));
+            const Tiles<Order::rows, S> tiles{matrix(b.expert), I, 0, O};
+            multiply_block(b, tiles, I, s.x, false, s, rows_of(b, tiles, out, O));
         });
         return true;
     }
@@ -41,9 +42,9 @@ public:
             const Block& b = blocks_.all[i];
             float* panels = left + b.panel * O * PANEL;
             pack(b, grad, O, panels);
-            if (drows != nullptr)
-                multiply_block<Order::columns>(b, matrix(b.expert), I, 0, I, O, panels, false, scratch[worker],
-                                               rows_of(b, drows, I));
+            if (drows == nullptr) return;
+            const Tiles<Order::columns, S> tiles{matrix(b.expert), I, 0, I};
+            multiply_block(b, tiles, O, panels, false, scratch[worker], rows_of(b, tiles, drows, I));
         });
         if (dweight == nullptr) return true;
         const int64_t sweeps = (I + PANEL - 1) / PANEL;
@@ -84,11 +85,12 @@ private:
         }
     }
 
-    static auto rows_of(const Block& b, S* to, int64_t features) {
-        return [&b, to, features](int64_t n, int m, int p, const float* tile) {
+    template <class Source>
+    static auto rows_of(const Block& b, const Source& tiles, S* to, int64_t features) {
+        return [&b, &tiles, to, features](int64_t t, int p, const float* tile) {
             S* rows[PANEL];
-            for (int i = 0; i < b.lanes(p); i++) rows[i] = to + (b.row + p * PANEL + i) * features + n;
-            panel_to_rows(tile, b.lanes(p), m, rows);
+            for (int i = 0; i < b.lanes(p); i++) rows[i] = to + (b.row + p * PANEL + i) * features + tiles.first(t);
+            panel_to_rows(tile, b.lanes(p), tiles.rows(t), rows);
         };
     }
 

@@ -12,7 +12,7 @@ namespace TIER {
 template <class S>
 class Layer final : public CommonLayer<S, Layer<S>> {
 public:
-    explicit Layer(const MoECall& call) : Common(call, std::max(call.width, call.hidden_width)) {}
+    explicit Layer(const MoECall& call) : Common(call, DEPTH) {}
 
 private:
     using Common = CommonLayer<S, Layer<S>>;
@@ -68,54 +68,32 @@ template <class S>
 void Layer<S>::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, S* hidden) const {
     if (b.count <= FEW) return up_few(b, f0, f1, s.x, a, hidden);
     pack(b, s.x, [this](int64_t row) { return x_row(row); });
-    for (int64_t f = f0; f < f1; f += MR / 2) {
-        const int half = int(std::min<int64_t>(MR / 2, f1 - f));
-        const S* rows[MR];
+    const PairedTiles<S> tiles{up_row(b.expert, 0), up_row(b.expert, F), D, f0, f1};
+    multiply_block(b, tiles, D, s.x, false, s, [&](int64_t t, int p, const float* tile) {
+        const int lanes = b.lanes(p), half = tiles.half(t);
+        const int64_t f = tiles.first(t);
         for (int i = 0; i < half; i++) {
-            rows[i] = up_row(b.expert, f + i);
-            rows[half + i] = up_row(b.expert, F + f + i);
-        }
-        for (int64_t k = 0; k < D; k += DEPTH) {
-            const int depth = int(std::min<int64_t>(DEPTH, D - k));
-            copy_rows(rows, 2 * half, k, depth, s.weights);
-            const auto [f_next, k_next] = k + DEPTH < D ? std::pair{f, k + DEPTH} : std::pair{f + half, int64_t(0)};
-            const int more = int(std::clamp<int64_t>(f1 - f_next, 0, MR / 2));
-            for (int p = 0; p < b.panels(); p++) {
-                const bool is_gate = 2 * p < b.panels();
-                const S* from = up_row(b.expert, (is_gate ? 0 : F) + f_next) + k_next;
-                const int parts = (b.panels() + 1) / 2;
-                multiply<Order::rows>(2 * half, s.weights, s.x + (p * D + k) * PANEL, depth, b.lanes(p),
-                                      s.tile + p * MR * PANEL, k > 0,
-                                      Coming::of(Order::rows, from, D * sizeof(S), more, depth, p % parts, parts));
+            const float *g = tile + i * PANEL, *u = tile + (half + i) * PANEL;
+            if (hidden != nullptr) {
+                S* kept = hidden + (b.row + p * PANEL) * 2 * F;
+                store_lanes(g, kept + (f + i) * lanes, lanes);
+                store_lanes(u, kept + (F + f + i) * lanes, lanes);
             }
+            float* to = a + (p * F + f + i) * PANEL;
+            for (int v = 0; v < lanes; v += VL) store(to + v, gate_of(load(g + v), c.activation).value * load(u + v));
         }
-        for (int p = 0; p < b.panels(); p++) {
-            const int lanes = b.lanes(p);
-            const float* tile = s.tile + p * MR * PANEL;
-            for (int i = 0; i < half; i++) {
-                const float *g = tile + i * PANEL, *u = tile + (half + i) * PANEL;
-                if (hidden != nullptr) {
-                    S* kept = hidden + (b.row + p * PANEL) * 2 * F;
-                    store_lanes(g, kept + (f + i) * lanes, lanes);
-                    store_lanes(u, kept + (F + f + i) * lanes, lanes);
-                }
-                float* to = a + (p * F + f + i) * PANEL;
-                for (int v = 0; v < lanes; v += VL)
-                    store(to + v, gate_of(load(g + v), c.activation).value * load(u + v));
-            }
-        }
-    }
+    });
 }
 
 template <class S>
 void Layer<S>::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const {
     if (b.count <= FEW) return down_few(b, d0, d1, a, y);
-    multiply_block<Order::rows>(b, down_row(b.expert, 0), F, d0, d1, F, a, false, s,
-                                [&](int64_t d, int m, int p, const float* tile) {
-                                    float* to[PANEL];
-                                    for (int i = 0; i < b.lanes(p); i++) to[i] = y + (b.row + p * PANEL + i) * D + d;
-                                    panel_to_rows(tile, b.lanes(p), m, to);
-                                });
+    const Tiles<Order::rows, S> tiles{down_row(b.expert, 0), F, d0, d1};
+    multiply_block(b, tiles, F, a, false, s, [&](int64_t t, int p, const float* tile) {
+        float* to[PANEL];
+        for (int i = 0; i < b.lanes(p); i++) to[i] = y + (b.row + p * PANEL + i) * D + tiles.first(t);
+        panel_to_rows(tile, b.lanes(p), tiles.rows(t), to);
+    });
 }
 
 // Gradients of the pre-activations and of the weights, and the weighted activations, of one block.
@@ -126,8 +104,10 @@ void Layer<S>::inner_gradient(const Block& b, const Scratch& s, const S* hidden)
     pack(b, dout, [this](int64_t row) { return grad_row(row); });
     float share[MOST_PANELS * PANEL], dshare[MOST_PANELS * PANEL] = {};
     for (int i = 0; i < b.panels() * PANEL; i++) share[i] = i < b.count ? share_[b.row + i] : 0.0f;
-    const auto through = [&](int64_t f, int m, int p, const float* tile) {
-        const int lanes = b.lanes(p);
+    const Tiles<Order::columns, S> tiles{down_row(b.expert, 0), F, 0, F};
+    const auto through = [&](int64_t t, int p, const float* tile) {
+        const int64_t f = tiles.first(t);
+        const int lanes = b.lanes(p), m = tiles.rows(t);
         const S* kept = hidden + (b.row + p * PANEL) * 2 * F;
         for (int i = 0; i < m; i++) {
             float gate[PANEL], up[PANEL];
@@ -147,19 +127,19 @@ void Layer<S>::inner_gradient(const Block& b, const Scratch& s, const S* hidden)
             }
         }
     };
-    multiply_block<Order::columns>(b, down_row(b.expert, 0), F, 0, F, D, dout, true, s, through);
+    multiply_block(b, tiles, D, dout, true, s, through);
     std::memcpy(dshare_ + b.row, dshare, b.count * sizeof(float));
 }
 
 template <class S>
 void Layer<S>::row_gradient(const Block& b, const Scratch& s) {
-    multiply_block<Order::columns>(b, up_row(b.expert, 0), D, 0, D, 2 * F, dhidden_ + placed(b) * 2 * F * PANEL, false, s,
-                                   [&](int64_t d, int m, int p, const float* tile) {
-                                       float* to[PANEL];
-                                       for (int i = 0; i < b.lanes(p); i++)
-                                           to[i] = dtoken_ + (b.row + p * PANEL + i) * D + d;
-                                       panel_to_rows(tile, b.lanes(p), m, to);
-                                   });
+    const Tiles<Order::columns, S> tiles{up_row(b.expert, 0), D, 0, D};
+    const float* dhidden = dhidden_ + placed(b) * 2 * F * PANEL;
+    multiply_block(b, tiles, 2 * F, dhidden, false, s, [&](int64_t t, int p, const float* tile) {
+        float* to[PANEL];
+        for (int i = 0; i < b.lanes(p); i++) to[i] = dtoken_ + (b.row + p * PANEL + i) * D + tiles.first(t);
+        panel_to_rows(tile, b.lanes(p), tiles.rows(t), to);
+    });
 }
 
 // Thirty-two columns of one expert's weight gradient: of gate_up from the tokens, of down from the activations.
