@@ -3,6 +3,8 @@
 from typing import final
 
 import torch
+from torch import Tensor
+from workbench_kernels.workspace import recycled
 
 from workbench.model.transformer import Transformer
 from workbench.train.checkpoint import TrainState
@@ -26,9 +28,9 @@ class Snapshot:
         self.state = state
         self._config, self._shared_part = model.config, model.shared_part
         self._layers = [(layer, layer.parts, layer.body, layer.experts) for layer in model.moe_layers()]
-        self._tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self._tensors = {name: _copy(tensor) for name, tensor in model.state_dict().items()}
         self._optimizer = {
-            name: {key: value.clone() for key, value in optimizer.state[parameter].items()}
+            name: {key: _copy(value) for key, value in optimizer.state[parameter].items()}
             for name, parameter in model.named_parameters()
             if parameter in optimizer.state
         }
@@ -46,3 +48,8 @@ class Snapshot:
                 optimizer.state[parameter] = {key: value.clone() for key, value in self._optimizer[name].items()}
         regroup(optimizer, model, config)
         return self.state
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    # a snapshot is let go when the next is taken: its pages need not be faulted in again, which took half of a swap.
+    return recycled(tuple(tensor.shape), tensor.dtype, tensor.device).copy_(tensor)
