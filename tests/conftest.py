@@ -1,6 +1,5 @@
 """What every test stands on: shapes checked, warnings seen, fixed seeds and threads, one table of tolerances."""
 
-import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
-from platformdirs import user_cache_path
 
 # Here and not by `--jaxtyping-packages` in addopts: the workers of pytest-xdist do not read addopts, and the
 # signatures would be checked with one process and not with two. The tower: an int is good where a float is asked.
@@ -19,8 +17,7 @@ install_import_hook(
     ["workbench", "workbench_kernels"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
-from workbench_kernels import backend  # noqa: E402
-from workbench_kernels.cpu.library import availability  # noqa: E402 - its signatures are checked too
+from workbench_kernels import backend  # noqa: E402 - its signatures are checked too
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("house")
@@ -42,20 +39,11 @@ def one_thread_per_worker() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches_of_this_run(tmp_path_factory) -> Iterator[None]:
-    """Token caches go to a folder of this run, which its workers share, and never to the person's home.
-
-    The C++ kernels stay those that set-up compiled: again would cost every run half a minute.
-    """
-    compiled = user_cache_path("moe-workbench") / "kernels"
-    availability()
+    """Token caches go to a folder of this run, which its workers share, and never to the person's home."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "user-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        own = folder / "moe-workbench"
-        own.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # another worker was first
-            (own / "kernels").symlink_to(compiled)
         yield
 
 

@@ -15,7 +15,15 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["BuildError", "build_library", "cached_library", "find_compiler", "shipped_library", "source_key"]
+__all__ = [
+    "BuildError",
+    "build_library",
+    "cache_folder",
+    "cached_library",
+    "find_compiler",
+    "shipped_library",
+    "source_key",
+]
 
 SOURCE = Path(__file__).parent / "source"
 _LOG = logging.getLogger(__name__)
@@ -51,13 +59,20 @@ def shipped_library() -> Path | None:
     return path if path.is_file() else None
 
 
+def cache_folder() -> Path:
+    """Where compiled libraries are kept: in the virtual environment, which takes them along, else in the user's cache."""
+    is_own = sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK)
+    kept = Path(sys.prefix) / "share" / "moe-workbench" if is_own else platformdirs.user_cache_path("moe-workbench")
+    return kept / "kernels"
+
+
 def cached_library() -> Path:
-    """The compiled library, from the user's cache; compiled there first where it is missing.
+    """The compiled library, from `cache_folder`; compiled there first where it is missing.
 
     Raises:
         BuildError: no compiler, or it failed.
     """
-    folder = platformdirs.user_cache_path("moe-workbench") / "kernels" / source_key()
+    folder = cache_folder() / source_key()
     path = folder / NAME
     if path.is_file():
         return path

@@ -52,7 +52,8 @@ def compiled(*arguments):
 def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amx")
     (folder / "others.cpp").write_text(OTHERS)
-    sources = [folder / "others.cpp", build.SOURCE / "main.cpp", build.SOURCE / "amx.cpp"]
+    own = (build.SOURCE / name for name in ("main.cpp", "plan.cpp", "amx.cpp"))
+    sources = [folder / "others.cpp", *own]
     compiled("-O1", "-DWORKBENCH_EMULATES_AMX", "-shared", "-o", folder / "amx.so", *sources, "-lpthread")
     found = ctypes.CDLL(str(folder / "amx.so"))
     if found.workbench_best_tier() != 3:
@@ -63,7 +64,8 @@ def emulated(tmp_path_factory):
 @pytest.fixture
 def amx(emulated, monkeypatch):
     assert emulated.workbench_emulates_amx() == 1
-    monkeypatch.setattr(engine, "kernels", lambda: library.Kernels(emulated, 3, "emulated"))
+    functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped")}
+    monkeypatch.setattr(engine, "kernels", lambda: library.Kernels(emulated, functions, 3, "emulated"))
     return emulated
 
 

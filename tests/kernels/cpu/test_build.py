@@ -1,6 +1,7 @@
 """Compiling: once, whole or not at all, and with an error that says what to do."""
 
 import stat
+import sys
 
 import pytest
 from workbench_kernels.cpu import build
@@ -14,7 +15,7 @@ def script(path, text):
 
 @pytest.fixture
 def no_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path
 
 
@@ -40,13 +41,13 @@ def test_a_compiler_that_makes_nothing_is_an_error_too(no_cache, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where a folder belongs")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "cache")
     with pytest.raises(build.BuildError, match=r"cannot be kept in .*cache"):
         build.cached_library()
 
 
 def test_a_library_that_is_there_is_not_compiled_again(no_cache, monkeypatch):
-    folder = no_cache / "cache" / "moe-workbench" / "kernels" / build.source_key()
+    folder = no_cache / "cache" / build.source_key()
     folder.mkdir(parents=True)
     (folder / build.NAME).write_bytes(b"")
     monkeypatch.setattr(build, "find_compiler", lambda: pytest.fail("asked for a compiler"))
@@ -58,3 +59,11 @@ def test_another_source_has_another_key(tmp_path, monkeypatch):
     (tmp_path / "call.h").write_text("struct Other;")
     monkeypatch.setattr(build, "SOURCE", tmp_path)
     assert build.source_key() != before
+
+
+def test_a_virtual_environment_keeps_its_own_and_others_use_the_cache_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert build.cache_folder() == tmp_path / "share" / "moe-workbench" / "kernels"
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert build.cache_folder() == tmp_path / "cache" / "moe-workbench" / "kernels"
