@@ -60,7 +60,7 @@ def shipped_library() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept: in the virtual environment, which takes them along, else in the user's cache."""
+    """Where compiled libraries are kept: in the virtual environment, or in the user's cache where there is none."""
     is_own = sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK)
     kept = Path(sys.prefix) / "share" / "moe-workbench" if is_own else platformdirs.user_cache_path("moe-workbench")
     return kept / "kernels"
