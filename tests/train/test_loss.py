@@ -8,7 +8,16 @@ from torch import Tensor
 
 from workbench.core import Card, RouteContext, Router, Site, SparseRouting
 from workbench.train.global_counts import GlobalCounts
-from workbench.train.loss import NOT_SCORED, auxiliary, balance, check_losses, entropy, token_losses, z_loss
+from workbench.train.loss import (
+    NOT_SCORED,
+    auxiliary,
+    balance,
+    check_losses,
+    entropy,
+    place_losses,
+    token_losses,
+    z_loss,
+)
 from workbench.train.loss_rules import LossRules
 
 
@@ -216,3 +225,8 @@ def test_a_loss_of_one_router_of_the_model_is_known():
 
 def test_without_experts_there_is_no_loss_to_name_wrongly():
     check_losses(["anything"], ["else"], [], "fixed")
+
+
+def test_a_target_outside_of_the_vocabulary_is_an_error_and_no_silent_nan():
+    with pytest.raises(ValueError, match=r"targets must lie in 0\.\.4 or be -100, got 5; use the tokenizer"):
+        place_losses(torch.zeros(1, 3, 5), torch.tensor([[0, -100, 5]]))

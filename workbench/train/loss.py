@@ -33,7 +33,17 @@ NOT_SCORED = -100
 
 
 def place_losses(logits: Float[Tensor, "B S V"], target_ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S"]:
-    """Cross-entropy [nat] of every place, in float32; NaN where there is no target."""
+    """Cross-entropy [nat] of every place, in float32; NaN where there is no target.
+
+    Raises:
+        ValueError: a target outside of the vocabulary.
+    """
+    unknown = target_ids[(target_ids != NOT_SCORED) & ((target_ids < 0) | (target_ids >= logits.shape[-1]))]
+    if unknown.numel():
+        raise ValueError(
+            f"targets must lie in 0..{logits.shape[-1] - 1} or be {NOT_SCORED}, got {int(unknown[0])}; "
+            "use the tokenizer that the model was made for"
+        )
     return cross_entropy(logits.flatten(0, 1), target_ids.flatten()).view(target_ids.shape)
 
 
