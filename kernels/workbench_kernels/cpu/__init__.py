@@ -1,3 +1,3 @@
-"""C++ kernels for the CPU: compiled once by the installed compiler, or shipped in a wheel."""
+"""C++ kernels for the CPU: compiled once by the installed compiler."""
 
 __all__: list[str] = []

@@ -21,7 +21,6 @@ __all__ = [
     "cache_folder",
     "cached_library",
     "find_compiler",
-    "shipped_library",
     "source_key",
 ]
 
@@ -51,12 +50,6 @@ def source_key() -> str:
     for path in (*sorted(SOURCE.iterdir()), Path(__file__)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{sys.platform}-{platform.machine().lower()}-{digest.hexdigest()[:16]}"
-
-
-def shipped_library() -> Path | None:
-    """The library that a wheel brought along; None where there is none for this version and machine."""
-    path = Path(__file__).parent / "built" / source_key() / NAME
-    return path if path.is_file() else None
 
 
 def cache_folder() -> Path:

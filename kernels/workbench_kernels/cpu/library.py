@@ -7,7 +7,7 @@ from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from workbench_kernels.cpu.build import BuildError, cached_library, shipped_library
+from workbench_kernels.cpu.build import BuildError, cached_library
 
 __all__ = ["EntropyCall", "GroupedCall", "Kernels", "MoECall", "NormCall", "availability", "kernels"]
 
@@ -78,7 +78,7 @@ class Kernels(NamedTuple):
         library: everything that it exports.
         functions: those that take a record, by name.
         tier: index of the instruction set.
-        reason: where the library comes from and what it runs on, in one sentence.
+        reason: what it runs on, in one sentence.
     """
 
     library: Any
@@ -107,10 +107,8 @@ def kernels() -> Kernels:
 
 @lru_cache(maxsize=1)
 def _load() -> Kernels | str:
-    shipped = shipped_library()
     try:
-        path = shipped or cached_library()
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(cached_library()))
     except (BuildError, OSError) as error:
         return str(error)
     functions = {name: library[name] for name in _CALLS}
@@ -120,20 +118,11 @@ def _load() -> Kernels | str:
     library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
     library.workbench_plan.restype = c_int64
     library.workbench_token.argtypes, library.workbench_token.restype = (POINTER(MoECall), c_void_p, c_int), c_int
-    # the process-wide OpenMP runtime is PyTorch's; without one the library starts threads of its own.
-    openmp = vars(_symbols()).get("GOMP_parallel")
-    if openmp is not None:
-        library.workbench_use_openmp(ctypes.cast(openmp, c_void_p))
-    tier = library.workbench_best_tier()
-    origin = "shipped with the package" if shipped else "compiled on this machine"
-    unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
-    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
-
-
-def _symbols() -> ctypes.CDLL:
-    process = ctypes.CDLL(None)
     try:
-        process.GOMP_parallel  # noqa: B018
+        library.workbench_use_openmp(ctypes.cast(ctypes.CDLL(None).GOMP_parallel, c_void_p))
     except AttributeError:
+        # PyTorch has loaded no such OpenMP runtime here: the library starts threads of its own.
         pass
-    return process
+    tier = library.workbench_best_tier()
+    unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
+    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, compiled on this machine")
