@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Backend", "autocast_inputs", "backend_of", "engine_of"]
+__all__ = ["Backend", "autocast_inputs", "backend_of", "engine_of", "step_of", "tokens_of"]
 
 _LOG = logging.getLogger(__name__)
 _ENGINES = {
@@ -19,6 +19,8 @@ _ENGINES = {
     "cpp": "workbench_kernels.cpu.engine",
     "triton": "workbench_kernels.triton.engine",
 }
+_TOKENS = {"cpp": "workbench_kernels.cpu.tokens"}
+_STEPS = {"cpp": "workbench_kernels.cpu.step"}
 _COMPILED = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -48,6 +50,18 @@ def backend_of(device: torch.device | str, dtype: torch.dtype = torch.float32) -
 def engine_of(backend: Backend) -> ModuleType:
     """The module with the functions of an implementation, loaded at its first use."""
     return importlib.import_module(_ENGINES[backend.name])
+
+
+@cache
+def tokens_of(backend: Backend) -> ModuleType | None:
+    """The module with the calls for single tokens, None for an implementation that has none."""
+    return importlib.import_module(_TOKENS[backend.name]) if backend.name in _TOKENS else None
+
+
+@cache
+def step_of(backend: Backend) -> ModuleType | None:
+    """The module that computes a whole step of decoding, None for an implementation that has none."""
+    return importlib.import_module(_STEPS[backend.name]) if backend.name in _STEPS else None
 
 
 def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:

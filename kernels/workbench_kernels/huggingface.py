@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from workbench_kernels.moe_mlp import moe_mlp
 from workbench_kernels.plan import RoutingPlan, plan_routing
 from workbench_kernels.routing import permute, unpermute
 
-__all__ = ["register_transformers"]
+__all__ = ["register_transformers", "unweighted_experts"]
 
 
 def register_transformers(name: str = "workbench") -> None:
@@ -30,17 +31,27 @@ def register_transformers(name: str = "workbench") -> None:
         ModuleNotFoundError: transformers is not installed.
     """
     moe = importlib.import_module("transformers.integrations.moe")
-    classes = importlib.import_module("transformers.activations")
-    activations = {
-        classes.SiLUActivation: "silu",
-        nn.SiLU: "silu",
-        F.silu: "silu",
-        classes.GELUActivation: "gelu",
-        classes.GELUTanh: "gelu_tanh",
-        nn.ReLU: "relu",
-    }
-    known = _Known(activations, moe._default_apply_gate)
-    moe.ExpertsInterface.register(name, partial(_experts_forward, known))
+    moe.ExpertsInterface.register(name, partial(_experts_forward, _known()))
+
+
+def unweighted_experts(module: nn.Module, rows: Float[Tensor, "N D"], counts: Int[Tensor, "E"]) -> Float[Tensor, "N D"]:
+    """Rows after their experts as these kernels weigh and add them, before they do; without gradients.
+
+    Args:
+        module: experts of transformers.
+        rows: grouped by expert; the first `counts[0]` belong to expert 0, and so on.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+    """
+    first = module.gate_up_proj if module.has_gate else module.up_proj
+    expert = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts).unsqueeze(-1)
+    plan = plan_routing(expert, first.shape[0])
+    x, share = rows.to(first.dtype), torch.ones(expert.shape, device=rows.device)
+    activation = _known().activation_of(module)
+    if activation is None:
+        return _by_steps(module, first, x, plan, share)
+    return moe_mlp(x, share, first, module.down_proj, plan=plan, activation=activation, is_wide=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,21 @@ class _Known:
             return None
         act = module.act_fn
         return self.activations.get(type(act) if isinstance(act, nn.Module) else act)
+
+
+@cache
+def _known() -> _Known:
+    moe = importlib.import_module("transformers.integrations.moe")
+    classes = importlib.import_module("transformers.activations")
+    activations = {
+        classes.SiLUActivation: "silu",
+        nn.SiLU: "silu",
+        F.silu: "silu",
+        classes.GELUActivation: "gelu",
+        classes.GELUTanh: "gelu_tanh",
+        nn.ReLU: "relu",
+    }
+    return _Known(activations, moe._default_apply_gate)
 
 
 def _experts_forward(
@@ -90,13 +116,25 @@ def _experts_forward(
 def _by_steps(module: nn.Module, first: Tensor, x: Tensor, plan: RoutingPlan, weight: Tensor) -> Tensor:
     rows = permute(x, plan.rows, plan.row_of)
     rows = _linear(module, rows, first, "gate_up_proj_bias" if module.has_gate else "up_proj_bias", plan)
-    rows = module._apply_gate(rows) if module.has_gate else module.act_fn(rows)
+    rows = _activated(module, rows, plan)
     rows = _linear(module, rows, module.down_proj, "down_proj_bias", plan)
     if module.has_post_expert_norm:
         rows = module.post_expert_norm(rows)
     exact = torch.float64 if rows.dtype == torch.float64 else torch.float32
     # weighted and added in float32: the weights would lose more than the products did.
     return unpermute(rows.to(exact), plan.rows, plan.row_of, weight.to(exact))
+
+
+def _activated(module: nn.Module, rows: Tensor, plan: RoutingPlan) -> Tensor:
+    gate = module._apply_gate if module.has_gate else module.act_fn
+    if torch.is_grad_enabled() or rows.device.type != "cpu":
+        result: Tensor = gate(rows)
+        return result
+    # PyTorch rounds the last few elements of a tensor differently on a CPU: expert by expert, a row's bits do not
+    # depend on which other experts run with it.
+    low, *bounds = plan.offsets.tolist()
+    sizes = [high - low for low, high in pairwise([low, *bounds])]
+    return torch.cat([gate(part) for part in rows.split([*sizes, len(rows) - bounds[-1]]) if len(part)] or [gate(rows)])
 
 
 def _linear(module: nn.Module, rows: Tensor, weight: Tensor, bias: str, plan: RoutingPlan) -> Tensor:

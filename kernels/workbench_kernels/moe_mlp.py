@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench_kernels.backend import autocast_inputs, backend_of, engine_of
+from workbench_kernels.backend import autocast_inputs, backend_of, engine_of, tokens_of
 from workbench_kernels.moe_mlp_checks import check_layer
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.tracing import is_traced
@@ -30,6 +30,7 @@ def moe_mlp(
     activation: str = "silu",
     save: str = "hidden",
     into: tuple[Tensor, Tensor] | None = None,
+    is_wide: bool = False,
 ) -> Float[Tensor, "T D"]:
     """Each token's weighted sum of its gated experts.
 
@@ -41,6 +42,8 @@ def moe_mlp(
         save: `hidden` keeps the pre-activations for backward, `input` makes them again from the tokens.
         into: buffers to which backward adds the gradients of `gate_up` and `down`, which then get none
             of their own; not with DDP, which waits for those gradients.
+        is_wide: the sums in float32, before they are rounded to the dtype of `x`: parts of a layer that are
+            added later lose nothing. Without gradients and outside of a compiled graph.
 
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
@@ -59,6 +62,10 @@ def moe_mlp(
         down.contiguous(),
     )
     keeps_hidden = learns and save == "hidden"
+    if is_wide:
+        if learns or is_traced(x, gate_up):
+            raise ValueError("is_wide serves inference: call it under torch.no_grad() and outside of torch.compile")
+        return _forward(*inputs, plan, activation, False, is_wide=True)[0]
     if is_traced(x, gate_up):
         buffers = (None, None) if into is None else into
         tensors = (plan.rows, plan.row_of, plan.offsets)
@@ -84,9 +91,9 @@ def token_mlp(
     An expert outside of those that there are adds nothing.
     """
     (x,) = autocast_inputs(x)
-    engine = vars(engine_of(backend_of(x.device, x.dtype)))
-    if "token" in engine and gate_up.dtype == down.dtype == x.dtype:
-        total: Tensor = engine["token"](x, weight, gate_up, down, expert)
+    tokens = tokens_of(backend_of(x.device, x.dtype))
+    if tokens is not None and gate_up.dtype == down.dtype == x.dtype:
+        total: Tensor = tokens.experts(x, weight, gate_up, down, expert)
         return total
     # the few matrices that are used are cast by the products themselves.
     total = torch.zeros_like(x)
@@ -135,11 +142,17 @@ def _forward(
     plan: RoutingPlan,
     activation: str,
     keeps_hidden: bool,
+    is_wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     if x.numel() == 0 or plan.num_rows == 0 or down.numel() == 0:
-        return torch.zeros_like(x), x.new_empty((plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,))
+        dtype = torch.promote_types(x.dtype, torch.float32) if is_wide else x.dtype
+        return torch.zeros_like(x, dtype=dtype), x.new_empty(
+            (plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,)
+        )
     engine = engine_of(backend_of(x.device, x.dtype))
-    out, hidden = engine.forward(x, weight, gate_up, down, plan, activation=activation, keeps_hidden=keeps_hidden)
+    out, hidden = engine.forward(
+        x, weight, gate_up, down, plan, activation=activation, keeps_hidden=keeps_hidden, is_wide=is_wide
+    )
     return out, hidden
 
 

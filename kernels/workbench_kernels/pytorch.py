@@ -57,6 +57,7 @@ def forward(
     *,
     activation: str,
     keeps_hidden: bool,
+    is_wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The layer's output, and the pre-activations where they are wanted."""
     exact = sum_dtype(x)
@@ -72,7 +73,8 @@ def forward(
             gate, up = before.chunk(2, dim=-1)
             value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
             product(_as(value.mul_(up), tokens), second.t(), out=outputs[part.rows])
-    return _gather_sum(outputs, plan.row_of, weight, bounds[-1]).to(x.dtype), hidden
+    total = _gather_sum(outputs, plan.row_of, weight, bounds[-1])
+    return total if is_wide else total.to(x.dtype), hidden
 
 
 def backward(

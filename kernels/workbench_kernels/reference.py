@@ -10,10 +10,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench_kernels.plan import RoutingPlan
+from workbench_kernels.token_attention import AttentionWeights
 
 __all__ = [
     "ACTIVATIONS",
@@ -26,6 +27,7 @@ __all__ = [
     "permute_backward_ref",
     "permute_ref",
     "plan_ref",
+    "token_attention_ref",
     "topk_gate_backward_ref",
     "topk_gate_ref",
     "unpermute_backward_ref",
@@ -132,6 +134,63 @@ def moe_mlp_ref(
         outputs.append(F.linear(ACTIVATIONS[activation](gate) * up, second))
     rows_out = torch.cat(outputs) if outputs else x.new_zeros(0, x.shape[1])
     return unpermute_ref(rows_out, plan.row_of, weight.to(rows_out.dtype))
+
+
+def token_attention_ref(
+    stream: Float[Tensor, "B D"],
+    keys: Float[Tensor, "B C G Q"],
+    values: Float[Tensor, "B C G Q"],
+    weights: AttentionWeights,
+    *,
+    cosine: Float[Tensor, "B Q"],
+    sine: Float[Tensor, "B Q"],
+    length: int,
+    epsilon: float,
+    clip: float | None = None,
+    mask: Bool[Tensor, "B P"] | None = None,
+) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B H Q"]]:
+    """Attention of the newest column of each sequence, head after head; the cache gets its key and value."""
+    channels, outs, queries = keys.shape[-1], [], []
+    by_head = weights.query_gain is not None and len(weights.query_gain) == channels
+    for row, one in enumerate(stream.unbind()):
+        x = F.rms_norm(one, weights.gain.shape, weights.gain, epsilon)
+        query, key, value = (
+            _projected(F.linear(x, matrix, shift), gain, channels, epsilon, clip, by_head=by_head)
+            for matrix, shift, gain in (
+                (weights.query, weights.query_bias, weights.query_gain),
+                (weights.key, weights.key_bias, weights.key_gain),
+                (weights.value, weights.value_bias, None),
+            )
+        )
+        query, key = (
+            part * cosine[row] + torch.cat((-part[:, channels // 2 :], part[:, : channels // 2]), dim=1) * sine[row]
+            for part in (query, key)
+        )
+        keys[row, length - 1], values[row, length - 1] = key, value
+        seen = torch.ones(length, dtype=torch.bool) if mask is None else mask[row, :length]
+        mixed = []
+        for head, own in enumerate(query.unbind()):
+            group = head * keys.shape[2] // len(query)
+            share = (keys[row, :length][seen][:, group] @ own / channels**0.5).softmax(0)
+            mixed.append(share @ values[row, :length][seen][:, group])
+        outs.append(one + weights.output @ torch.cat(mixed))
+        queries.append(query)
+    return torch.stack(outs), torch.stack(queries)
+
+
+def _projected(
+    flat: Float[Tensor, "O"],
+    gain: Float[Tensor, "N"] | None,
+    channels: int,
+    epsilon: float,
+    clip: float | None,
+    *,
+    by_head: bool,
+) -> Float[Tensor, "H Q"]:
+    if gain is not None and not by_head:
+        flat = F.rms_norm(flat, gain.shape, gain, epsilon)
+    heads = (flat if clip is None else flat.clamp(-clip, clip)).view(-1, channels)
+    return F.rms_norm(heads, gain.shape, gain, epsilon) if gain is not None and by_head else heads
 
 
 def activation_slope_ref(x: Float[Tensor, "*S"], activation: str) -> Float[Tensor, "*S"]:

@@ -56,28 +56,32 @@ class _TopKGate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         exact = torch.float64 if logits.dtype == torch.float64 else torch.float32
         scores = logits.softmax(-1, dtype=exact) if score == "softmax" else logits.to(exact).sigmoid()
-        weight, expert = (scores if bias is None else scores + bias).topk(top_k, dim=-1)
+        chosen, expert = (scores if bias is None else scores + bias).topk(top_k, dim=-1)
         if bias is not None:
-            weight = scores.gather(1, expert)
-        total = weight.sum(-1, keepdim=True).add_(_TINY) if normalize else None
-        ctx.save_for_backward(scores, expert, total)
+            chosen = scores.gather(1, expert)
+        total = chosen.sum(-1, keepdim=True).add_(_TINY) if normalize else None
         ctx.score, ctx.scale, ctx.dtype = score, scale, logits.dtype
         ctx.mark_non_differentiable(expert)
-        weight = weight if total is None else weight / total
-        return weight if scale == 1.0 else weight * scale, expert
+        weight = chosen if total is None else chosen / total
+        weight = weight if scale == 1.0 else weight * scale
+        # what is given away may be changed by its owner: a saved tensor must be another then.
+        ctx.save_for_backward(scores, expert, chosen if chosen is not weight else None, total)
+        return weight, expert
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        scores, expert, total = ctx.saved_tensors
-        own = scores.gather(1, expert)
-        grad = grad * ctx.scale
+        scores, expert, chosen, total = ctx.saved_tensors
+        chosen = scores.gather(1, expert) if chosen is None else chosen
+        if ctx.scale != 1.0:
+            grad = grad * ctx.scale
         if total is not None:
-            grad = (grad - (grad * own).sum(-1, keepdim=True) / total) / total
+            grad = (grad - (grad * chosen).sum(-1, keepdim=True) / total) / total
+        push = grad * chosen
         if ctx.score == "softmax":
             # every expert gets its share of the sum; the chosen ones, each once per token, their own on top.
-            spread = scores * -(grad * own).sum(-1, keepdim=True)
-            result = spread.scatter(1, expert, spread.gather(1, expert) + grad * own)
+            result = scores * push.sum(-1, keepdim=True).neg_()
+            result.scatter_add_(1, expert, push)
         else:
-            result = torch.zeros_like(scores).scatter(1, expert, grad * own * (1 - own))
+            result = torch.zeros_like(scores).scatter_(1, expert, push * (1 - chosen))
         return result.to(ctx.dtype), None, None, None, None, None

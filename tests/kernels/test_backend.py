@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from workbench_kernels import backend, backend_of
-from workbench_kernels.backend import Backend, autocast_inputs, engine_of
+from workbench_kernels.backend import Backend, autocast_inputs, engine_of, step_of, tokens_of
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +143,13 @@ def test_an_engine_is_a_module_with_the_functions_of_one():
     engine = engine_of(Backend("torch", "any"))
     assert engine.__name__ == "workbench_kernels.pytorch"
     assert {"forward", "backward", "plan", "grouped_mm", "grouped_mm_backward"} <= set(vars(engine))
+
+
+def test_single_tokens_have_modules_of_their_own_where_there_are_compiled_kernels():
+    assert tokens_of(Backend("torch", "any")) is None
+    assert step_of(Backend("triton", "any")) is None
+    assert {"experts", "linear", "choice", "token_attention"} <= set(vars(tokens_of(Backend("cpp", "any"))))
+    assert "Step" in vars(step_of(Backend("cpp", "any")))
 
 
 def test_inputs_are_cast_where_autocast_is_on():

@@ -133,12 +133,15 @@ def test_ddp_sees_every_gradient(plan, leaves, tmp_path):
     plain(leaves[0].detach()).sin().sum().backward()
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
-        wrapped = DistributedDataParallel(Layer(leaves, plan))
+        inner = Layer(leaves, plan)
+        wrapped = DistributedDataParallel(inner)
         wrapped(leaves[0].detach()).sin().sum().backward()
+        # before its group: a reducer that outlives it ends the group's threads while it holds what they wait for.
+        del wrapped
     finally:
         dist.destroy_process_group()
     expected = [parameter.grad for parameter in plain.parameters()]
-    assert equal([parameter.grad for parameter in wrapped.module.parameters()], expected)
+    assert equal([parameter.grad for parameter in inner.parameters()], expected)
 
 
 @pytest.mark.parametrize(
@@ -217,10 +220,48 @@ def test_double_backward_is_refused(plan, leaves):
 def test_one_token_takes_the_short_way_of_the_engine(monkeypatch):
     class Engine:
         @staticmethod
-        def token(x, weight, gate_up, down, expert):
+        def experts(x, weight, gate_up, down, expert):
             return x + expert.sum()
 
     # the package exports a function of the module's name.
-    monkeypatch.setattr(sys.modules["workbench_kernels.moe_mlp"], "engine_of", lambda backend: Engine)
+    monkeypatch.setattr(sys.modules["workbench_kernels.moe_mlp"], "tokens_of", lambda backend: Engine)
     x, matrices = torch.ones(1, 2), (torch.ones(3, 4, 2), torch.ones(3, 2, 2))
     assert token_mlp(x, torch.ones(1, 1), *matrices, expert=torch.tensor([[2]])).tolist() == [[3, 3]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_wide_sum_is_the_sum_before_it_is_rounded(plan, leaves, dtype):
+    low = [leaf.detach().to(dtype) for leaf in leaves]
+    low[1] = leaves[1].detach()
+    wide = moe_mlp(*low, plan=plan, is_wide=True)
+    assert wide.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(wide.to(dtype), moe_mlp(*low, plan=plan))
+    assert wide.dtype == dtype or not torch.equal(wide.to(dtype).to(wide.dtype), wide)
+
+
+@torch.no_grad()
+def test_a_wide_sum_of_doubles_is_double(monkeypatch, expert, leaves):
+    monkeypatch.setenv("WORKBENCH_KERNELS", "torch")
+    doubles, plan = [leaf.detach().double() for leaf in leaves], plan_routing(expert, EXPERTS)
+    wide = moe_mlp(*doubles, plan=plan, is_wide=True)
+    assert wide.dtype == torch.float64
+    assert torch.equal(wide, moe_mlp(*doubles, plan=plan))
+
+
+@torch.no_grad()
+def test_a_wide_sum_of_nothing_is_wide(engine, leaves):
+    x, weight, gate_up, down = (leaf.detach().bfloat16() for leaf in leaves)
+    nobody = plan_routing(torch.full((TOKENS, 2), -1), EXPERTS)
+    out = moe_mlp(x, weight, gate_up, down, plan=nobody, is_wide=True)
+    assert (out.dtype, out.count_nonzero().item()) == (torch.float32, 0)
+    none = moe_mlp(x[:0], weight[:0], gate_up, down, plan=plan_routing(torch.zeros(0, 2).long(), EXPERTS), is_wide=True)
+    assert (none.dtype, none.shape) == (torch.float32, (0, WIDTH))
+
+
+def test_a_wide_sum_is_for_inference(plan, leaves):
+    with pytest.raises(ValueError, match=r"is_wide serves inference: call it under torch.no_grad\(\) and outside of"):
+        moe_mlp(*leaves, plan=plan, is_wide=True)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, torch.no_grad(), pytest.raises(ValueError, match="is_wide serves inference"):
+        moe_mlp(*(fake.from_tensor(leaf.detach()) for leaf in leaves), plan=plan, is_wide=True)

@@ -110,7 +110,7 @@ def _compile(compiler: str, work: Path) -> list[str]:
     units = [("amx.cpp", "amx", _AMX)] if is_x86 else []
     # the longest first: they are compiled side by side.
     units += [(name, tier, flags) for name in ("tier.cpp", "rows.cpp") for tier, flags in tiers.items()]
-    units += [("plan.cpp", "", ()), ("main.cpp", "", ())]
+    units += [(name, "", ()) for name in ("paging.cpp", "plan.cpp", "step.cpp", "main.cpp")]
     commands, objects = [], []
     for name, tier, flags in units:
         objects.append(str(work / f"{name}.{tier}.o"))

@@ -19,7 +19,6 @@ __all__ = [
     "plan",
     "rms_norm",
     "rms_norm_backward",
-    "token",
 ]
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -48,13 +47,21 @@ def plan(expert: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def forward(
-    x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: RoutingPlan, *, activation: str, keeps_hidden: bool
+    x: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    plan: RoutingPlan,
+    *,
+    activation: str,
+    keeps_hidden: bool,
+    is_wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The output, and the pre-activations in the kernels' own order where they are kept."""
-    out = recycled(x.shape, x.dtype, _CPU)
+    out = recycled(x.shape, torch.float32 if is_wide else x.dtype, _CPU)
     hidden = recycled((plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,), x.dtype, _CPU)
     call = _call(x, weight, gate_up, down, plan, activation)
-    call.out = out.data_ptr()
+    call.out, call.sums = (None, out.data_ptr()) if is_wide else (out.data_ptr(), None)
     call.hidden = hidden.data_ptr() or None
     _run("workbench_moe", call, 0)
     return out, hidden
@@ -93,19 +100,6 @@ def backward(
     return (dx, dweight, dgate_up, ddown) if into is None else (dx, dweight, None, None)
 
 
-def token(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, expert: Tensor) -> Tensor:
-    """The SwiGLU experts of one token; weights pass through once, split over the cores."""
-    x, weight = x.contiguous(), weight.float().contiguous()
-    gate_up, down, expert = gate_up.contiguous(), down.contiguous(), expert.long().contiguous()
-    out = torch.empty_like(x)
-    call = _sized(x, weight, gate_up, down, "silu")
-    call.out = out.data_ptr()
-    loaded = kernels()
-    if loaded.library.workbench_token(ctypes.byref(call), expert.data_ptr(), loaded.tier) != 1:
-        raise MemoryError(_NO_MEMORY)
-    return out
-
-
 def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     """Every group of rows times its own matrix; rows past the last group are zero."""
     out = recycled((rows.shape[0], weight.shape[1]), rows.dtype, _CPU)
@@ -133,12 +127,14 @@ def grouped_mm_backward(
     return drows, dweight
 
 
-def rms_norm(x: Tensor, gain: Tensor, epsilon: float, *, keeps_scale: bool) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, gain: Tensor, epsilon: float, *, keeps_scale: bool) -> tuple[Tensor, Tensor | None]:
     """Rows over their root mean square, times the gain; and the factor of each row where it is kept."""
     out = recycled(x.shape, x.dtype, _CPU)
-    scale = torch.empty(x.shape[:-1] if keeps_scale else (0,))
+    scale = torch.empty(x.shape[:-1]) if keeps_scale else None
     call = _norm(x, gain, epsilon)
-    call.out, call.scale = out.data_ptr(), scale.data_ptr() or None
+    call.out = out.data_ptr()
+    if scale is not None:
+        call.scale = scale.data_ptr()
     _run("workbench_norm", call, 0)
     return out, scale
 
@@ -188,12 +184,6 @@ def _entropy(logits: Tensor, target: Tensor, log_sum: Tensor) -> EntropyCall:
 
 
 def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: RoutingPlan, activation: str) -> MoECall:
-    call = _sized(x, weight, gate_up, down, activation)
-    call.rows, call.row_of, call.offsets = plan.rows.data_ptr(), plan.row_of.data_ptr(), plan.offsets.data_ptr()
-    return call
-
-
-def _sized(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation: str) -> MoECall:
     tokens, width = x.shape
     experts, double, _ = gate_up.shape
     return MoECall(
@@ -213,6 +203,9 @@ def _sized(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, activation:
         weight.data_ptr(),
         gate_up.data_ptr(),
         down.data_ptr(),
+        plan.rows.data_ptr(),
+        plan.row_of.data_ptr(),
+        plan.offsets.data_ptr(),
     )
 
 

@@ -9,7 +9,20 @@ from typing import Any, NamedTuple
 
 from workbench_kernels.cpu.build import BuildError, cached_library
 
-__all__ = ["EntropyCall", "GroupedCall", "Kernels", "MoECall", "NormCall", "availability", "kernels"]
+__all__ = [
+    "AttentionCall",
+    "ChoiceCall",
+    "EntropyCall",
+    "ExpertsCall",
+    "GroupedCall",
+    "Kernels",
+    "LinearCall",
+    "MoECall",
+    "NormCall",
+    "StepCall",
+    "availability",
+    "kernels",
+]
 
 # Instruction sets in the order of the library, worst first, and what their authors could not run.
 _TIERS = ("portable C++", "AVX2", "AVX-512", "AVX-512, and AMX for bfloat16")
@@ -28,7 +41,7 @@ class MoECall(Structure):
         *((name, c_int64) for name in ("x_stride", "grad_stride", "out_stride")),
         *((name, c_int32) for name in ("dtype", "activation", "threads", "accumulates")),
         *((name, c_void_p) for name in ("x", "weight", "gate_up", "down", "rows", "row_of", "offsets")),
-        *((name, c_void_p) for name in ("out", "hidden", "grad", "dx", "dweight", "dgate_up", "ddown")),
+        *((name, c_void_p) for name in ("out", "hidden", "grad", "dx", "dweight", "dgate_up", "ddown", "sums")),
     )
 
 
@@ -49,7 +62,7 @@ class NormCall(Structure):
         *((name, c_int64) for name in ("rows", "width")),
         *((name, c_int32) for name in ("dtype", "threads")),
         ("epsilon", c_float),
-        *((name, c_void_p) for name in ("x", "gain", "out", "scale", "grad", "dx", "dgain")),
+        *((name, c_void_p) for name in ("x", "gain", "out", "scale", "grad", "dx", "dgain", "narrow_gain")),
     )
 
 
@@ -63,11 +76,68 @@ class EntropyCall(Structure):
     )
 
 
+class AttentionCall(Structure):
+    """The attention of one token, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "width", "heads", "kv_heads", "head_dim")),
+        *((name, c_int64) for name in ("length", "capacity", "mask_stride")),
+        *((name, c_int32) for name in ("dtype", "threads", "norm", "has_wide_gains")),
+        *((name, c_float) for name in ("epsilon", "clip")),
+        *((name, c_void_p) for name in ("stream", "gain", "query", "key", "value", "output")),
+        *((name, c_void_p) for name in ("query_bias", "key_bias", "value_bias", "query_gain", "key_gain")),
+        *((name, c_void_p) for name in ("cosine", "sine", "mask", "keys", "values", "out", "turned")),
+    )
+
+
+class ChoiceCall(Structure):
+    """The choice of one token, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("width", "experts", "slots")),
+        *((name, c_int32) for name in ("dtype", "has_wide_gate", "score", "renormalises")),
+        ("scale", c_float),
+        *((name, c_void_p) for name in ("x", "gate", "selection_bias", "bias")),
+        *((name, c_void_p) for name in ("logit", "prob", "expert", "weight", "rank")),
+    )
+
+
+class ExpertsCall(Structure):
+    """The experts of one token, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("slots", "experts", "width", "hidden_width")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_void_p) for name in ("x", "weight", "expert", "gate_up", "down", "residual", "out")),
+    )
+
+
+class LinearCall(Structure):
+    """A matrix times a few tokens, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("tokens", "inputs", "outputs")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_void_p) for name in ("x", "weight", "out")),
+    )
+
+
+class StepCall(Structure):
+    """Calls one after the other, field for field as in call.h."""
+
+    _fields_ = (("count", c_int64), ("threads", c_int32), ("kinds", c_void_p), ("calls", c_void_p))
+
+
 _CALLS = {
     "workbench_moe": MoECall,
     "workbench_grouped": GroupedCall,
     "workbench_norm": NormCall,
     "workbench_entropy": EntropyCall,
+    "workbench_attention": AttentionCall,
+    "workbench_choice": ChoiceCall,
+    "workbench_experts": ExpertsCall,
+    "workbench_linear": LinearCall,
+    "workbench_step": StepCall,
 }
 
 
@@ -117,7 +187,10 @@ def _load() -> Kernels | str:
         function.argtypes, function.restype = (POINTER(call), c_int, c_int), c_int
     library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
     library.workbench_plan.restype = c_int64
-    library.workbench_token.argtypes, library.workbench_token.restype = (POINTER(MoECall), c_void_p, c_int), c_int
+    library.workbench_paging.argtypes = (c_int64, c_int64, c_void_p, c_void_p, c_int, c_int64, *(c_void_p,) * 4)
+    library.workbench_paging.restype = c_int64
+    library.workbench_stack.argtypes = (c_int64, c_int64, c_void_p, c_void_p, c_int, c_int64, c_int64, *(c_void_p,) * 3)
+    library.workbench_stack.restype = c_int64
     try:
         library.workbench_use_openmp(ctypes.cast(ctypes.CDLL(None).GOMP_parallel, c_void_p))
     except AttributeError:

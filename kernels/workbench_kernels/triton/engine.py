@@ -33,6 +33,7 @@ def forward(
     *,
     activation: str,
     keeps_hidden: bool,
+    is_wide: bool = False,
 ) -> tuple[Float[Tensor, "T D"], Tensor]:
     """Each token's weighted sum of its experts, and the pre-activations, empty unless they are kept."""
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
@@ -46,7 +47,9 @@ def forward(
             keeps_activated=True,
         )
         assert activated is not None
-        out = combine(down_rows(activated, down, plan.offsets), plan.row_of, weight)
+        rows = down_rows(activated, down, plan.offsets)
+        # rows are rounded before they are summed here, so a wide sum starts from what a narrow one starts from.
+        out = combine(rows.float() if is_wide else rows, plan.row_of, weight)
     return out, torch.empty(0, dtype=x.dtype, device=x.device) if hidden is None else hidden
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import torch
-from workbench_kernels.cpu import build, engine, library
+from workbench_kernels.cpu import build, engine, library, tokens
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref, plan_ref
 
 OUT, GRADIENT = 3.5e-3, 6e-3  # relative Frobenius distance to float64
@@ -37,7 +37,7 @@ AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 OTHERS = "\n".join(
     f'extern "C" int workbench_{tier}_{call}() {{ return 0; }}'
     for tier in ("portable", "avx2", "avx512")
-    for call in ("moe", "grouped", "norm", "entropy")
+    for call in ("moe", "grouped", "norm", "entropy", "attention", "choice", "experts", "linear")
 )
 
 
@@ -52,7 +52,7 @@ def compiled(*arguments):
 def emulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amx")
     (folder / "others.cpp").write_text(OTHERS)
-    own = (build.SOURCE / name for name in ("main.cpp", "plan.cpp", "amx.cpp"))
+    own = (build.SOURCE / name for name in ("main.cpp", "step.cpp", "plan.cpp", "amx.cpp"))
     sources = [folder / "others.cpp", *own]
     compiled("-O1", "-DWORKBENCH_EMULATES_AMX", "-shared", "-o", folder / "amx.so", *sources, "-lpthread")
     found = ctypes.CDLL(str(folder / "amx.so"))
@@ -64,8 +64,9 @@ def emulated(tmp_path_factory):
 @pytest.fixture
 def amx(emulated, monkeypatch):
     assert emulated.workbench_emulates_amx() == 1
-    functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped")}
-    monkeypatch.setattr(engine, "kernels", lambda: library.Kernels(emulated, functions, 3, "emulated"))
+    functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped", "workbench_experts")}
+    for module in (engine, tokens):
+        monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, 3, "emulated"))
     return emulated
 
 
@@ -212,3 +213,15 @@ def test_the_real_build_multiplies_on_the_matrix_unit(tmp_path):
         assert instruction in text
     # slower than float32 on the vector registers.
     assert "vdpbf16ps" not in text
+
+
+def test_a_single_token_gets_the_bits_that_the_layer_gives_it(amx):
+    (x, weight, gate_up, down), plan, _ = layer("one_token")
+    wanted, _ = engine.forward(x, weight, gate_up, down, plan, activation="silu", keeps_hidden=False)
+    expert = torch.full(plan.row_of.shape, -1)
+    offsets = plan.offsets.tolist()
+    for slot, row in enumerate(plan.row_of[0].tolist()):
+        if row >= 0:
+            expert[0, slot] = next(e for e in range(len(down)) if offsets[e] <= row < offsets[e + 1])
+    assert torch.equal(tokens.experts(x, weight, gate_up, down, expert), wanted)
+    assert wanted.any()

@@ -41,7 +41,17 @@ def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tm
 
 @pytest.mark.parametrize(
     ("record", "size"),
-    [(library.MoECall, 192), (library.GroupedCall, 96), (library.NormCall, 88), (library.EntropyCall, 72)],
+    [
+        (library.MoECall, 200),
+        (library.GroupedCall, 96),
+        (library.NormCall, 96),
+        (library.EntropyCall, 72),
+        (library.AttentionCall, 232),
+        (library.ChoiceCall, 120),
+        (library.ExpertsCall, 96),
+        (library.LinearCall, 56),
+        (library.StepCall, 32),
+    ],
 )
 def test_records_have_the_size_of_their_c_counterparts(record, size):
     assert ctypes.sizeof(record) == size

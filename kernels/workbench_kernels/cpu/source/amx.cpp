@@ -2,6 +2,7 @@
 #define BFLOAT16_ONLY
 #include "amx_grouped.h"
 #include "amx_moe.h"
+#include "token_experts.h"
 
 extern "C" {
 
@@ -15,6 +16,11 @@ int workbench_amx_grouped(const GroupedCall* call, int is_backward) {
     if (call->dtype != 1) return 0;
     TIER::MatrixGrouped work(*call);
     return int(is_backward ? work.backward() : work.forward());
+}
+
+// A single row never meets a tile, but its activation must be that of the layer.
+int workbench_amx_experts(const ExpertsCall* call, workbench::Session& team) {
+    return call->dtype == 1 && TIER::TokenExperts<TIER::BFloat16>(*call).run(team);
 }
 
 #if defined(WORKBENCH_EMULATES_AMX)

@@ -27,6 +27,7 @@ struct MoECall {
     float* dweight;
     void* dgate_up;
     void* ddown;
+    float* sums;  // forward: takes the output before it is rounded, in place of `out`; null where not wanted
 };
 
 // Every group of rows times its own matrix: out[n] = weight[e] rows[n], and its gradients.
@@ -54,6 +55,7 @@ struct NormCall {
     const void* grad;
     void* dx;
     float* dgain;
+    const void* narrow_gain;  // forward, in place of `gain`: of the dtype of x
 };
 
 // Cross-entropy of every row.
@@ -66,5 +68,69 @@ struct EntropyCall {
     float* log_sum;         // of the exponentials of each row: written forward, read backward
     const float* grad;
     void* dlogits;
+};
+
+// Attention of the newest token of each of up to 4 sequences, with its norm and its residual. Biases have the dtype of
+// the weights, the rotation is float32.
+struct AttentionCall {
+    int64_t batch, width, heads, kv_heads, head_dim;
+    int64_t length, capacity, mask_stride;  // columns in use, the newest included; columns that there is room for
+    int32_t dtype, threads;
+    int32_t norm;  // of queries and keys: 0 none, 1 each head, 2 the whole width
+    int32_t has_wide_gains;  // gains are float32, else of the dtype of the weights
+    float epsilon, clip;  // clip: 0 for none
+    const void* stream;
+    const void* gain;
+    const void *query, *key, *value, *output;
+    const void *query_bias, *key_bias, *value_bias;  // each null where there is none
+    const void *query_gain, *key_gain;
+    const float *cosine, *sine;  // [batch][head_dim]
+    const uint8_t* mask;         // [batch][mask_stride], columns that may be looked at; null for all
+    void *keys, *values;         // [batch][capacity][kv_heads][head_dim]: the newest column is written
+    void* out;
+    void* turned;  // the queries as they were used
+};
+
+// The choice of one token among experts.
+struct ChoiceCall {
+    int64_t width, experts, slots;
+    int32_t dtype;          // of x
+    int32_t has_wide_gate;  // the gate is float32, else of the dtype of x
+    int32_t score;          // 0 softmax, 1 softmax over the chosen, 2 sigmoid
+    int32_t renormalises;
+    float scale;
+    const void *x, *gate;
+    const float *selection_bias, *bias;  // added for the choice only, -inf in `bias` bans; each null for none
+    float *logit, *prob;                 // of every expert
+    int64_t* expert;                     // of every slot, best first; so are the next
+    float *weight, *rank;                // rank: what it was chosen by
+};
+
+// SwiGLU experts of one token.
+struct ExpertsCall {
+    int64_t slots, experts, width, hidden_width;
+    int32_t dtype, threads;
+    const void* x;
+    const float* weight;
+    const int64_t* expert;
+    const void *gate_up, *down;
+    const void* residual;  // added at the end; null for none
+    void* out;
+};
+
+// A matrix times up to 4 tokens.
+struct LinearCall {
+    int64_t tokens, inputs, outputs;
+    int32_t dtype, threads;
+    const void *x, *weight;
+    void* out;
+};
+
+// Calls of those kinds, one after the other, by one team.
+struct StepCall {
+    int64_t count;
+    int32_t threads;
+    const int32_t* kinds;  // 0 attention, 1 norm, 2 choice, 3 experts, 4 linear
+    void* const* calls;
 };
 }

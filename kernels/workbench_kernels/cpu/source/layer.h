@@ -88,58 +88,25 @@ private:
 template <class S, class Own>
 void CommonLayer<S, Own>::up_few(const Block& b, int64_t f0, int64_t f1, float* x, float* a, S* hidden) const {
     for (int t = 0; t < b.count; t++) widen_row(x_row(b.row + t), x + t * D, D);
-    for (int64_t f = f0; f < f1; f += 4) {
-        const int half = int(std::min<int64_t>(4, f1 - f));
-        const S* rows[8];
-        for (int i = 0; i < half; i++) {
-            rows[i] = up_row(b.expert, f + i);
-            rows[half + i] = up_row(b.expert, F + f + i);
-        }
-        float value[8][FEW];
-        dot_some(2 * half, rows, x, D, b.count, D, value);
-        for (int i = 0; i < half; i++)
-            for (int t = 0; t < b.count; t++) {
-                if (hidden != nullptr) {
-                    S* kept = hidden + b.row * 2 * F;
-                    narrow(value[i][t], kept[(f + i) * b.count + t]);
-                    narrow(value[half + i][t], kept[(F + f + i) * b.count + t]);
-                }
-                a[t * F + f + i] = gate_of(splat(value[i][t]), c.activation).value[0] * value[half + i][t];
-            }
-    }
+    S* const kept = hidden == nullptr ? nullptr : hidden + b.row * 2 * F;
+    few_up(up_row(b.expert, 0), D, F, f0, f1, x, b.count, c.activation, a, [&](int64_t f, int t, float gate, float up) {
+        if (kept == nullptr) return;
+        narrow(gate, kept[f * b.count + t]);
+        narrow(up, kept[(F + f) * b.count + t]);
+    });
 }
 
 template <class S, class Own>
 void CommonLayer<S, Own>::down_few(const Block& b, int64_t d0, int64_t d1, const float* a, float* y) const {
-    for (int64_t d = d0; d < d1; d += 8) {
-        const int m = int(std::min<int64_t>(8, d1 - d));
-        const S* rows[8];
-        for (int i = 0; i < m; i++) rows[i] = down_row(b.expert, d + i);
-        float value[8][FEW];
-        dot_some(m, rows, a, F, b.count, F, value);
-        for (int i = 0; i < m; i++)
-            for (int t = 0; t < b.count; t++) y[(b.row + t) * D + d + i] = value[i][t];
-    }
+    few_rows(down_row(b.expert, 0), F, d0, d1, a, b.count,
+             [&](int t, int64_t d, float value) { y[(b.row + t) * D + d] = value; });
 }
 
 template <class S, class Own>
 void CommonLayer<S, Own>::combine(int64_t token, const float* y, const float* weight, S* out, float* sum) const {
-    constexpr int SOME = 4;
-    const int32_t* rows = c.row_of + token * c.slots;
     const auto share = [&](int64_t k) { return weight == nullptr ? 1.0f : weight[token * c.slots + k]; };
-    int64_t d = 0;
-    for (; d + SOME * VL <= D; d += SOME * VL) {
-        V part[SOME] = {};
-        for (int64_t k = 0; k < c.slots; k++)
-            for (int i = 0; i < SOME && rows[k] >= 0; i++) part[i] += splat(share(k)) * load(y + rows[k] * D + d + i * VL);
-        for (int i = 0; i < SOME; i++) store(sum + d + i * VL, part[i]);
-    }
-    for (; d < D; d++) {
-        sum[d] = 0;
-        for (int64_t k = 0; k < c.slots; k++)
-            if (rows[k] >= 0) sum[d] += share(k) * y[rows[k] * D + d];
-    }
-    narrow_row(sum, out, D);
+    weighted_sum(c.slots, D, c.row_of + token * c.slots, y, D, share, sum);
+    if (out != nullptr) narrow_row(sum, out, D);
 }
 
 template <class S, class Own>
@@ -197,8 +164,10 @@ bool CommonLayer<S, Own>::forward() {
     if (!is_ready) return false;
     forward_blocks(scratch, parts, y, a);
     workbench::for_items(c.threads, (c.tokens + COMBINED - 1) / COMBINED, [&](int worker, int64_t i) {
-        for (int64_t t = i * COMBINED; t < std::min(c.tokens, (i + 1) * COMBINED); t++)
-            combine(t, y, c.weight, static_cast<S*>(c.out) + t * c.out_stride, scratch[worker].wide);
+        for (int64_t t = i * COMBINED; t < std::min(c.tokens, (i + 1) * COMBINED); t++) {
+            S* const out = c.sums == nullptr ? static_cast<S*>(c.out) + t * c.out_stride : nullptr;
+            combine(t, y, c.weight, out, c.sums == nullptr ? scratch[worker].wide : c.sums + t * D);
+        }
     });
     return true;
 }

@@ -1,8 +1,4 @@
 // What the machine can run, and the call that runs it.
-#include <cstring>
-
-#include <vector>
-
 #include "call.h"
 #include "parallel.h"
 
@@ -39,8 +35,6 @@ int workbench_amx_moe(const MoECall*, int);
 int workbench_amx_grouped(const GroupedCall*, int);
 int workbench_emulates_amx();
 #endif
-
-int64_t workbench_plan(const void*, int, int64_t, int64_t, int64_t, int32_t*, int32_t*, int32_t*);
 
 void workbench_use_openmp(void* function) { workbench::openmp = reinterpret_cast<workbench::OpenMP>(function); }
 
@@ -88,13 +82,6 @@ int workbench_best_tier() {
 #define PRODUCT(what) CHOSEN(what)
 #endif
 int workbench_moe(const MoECall* call, int is_backward, int tier) { return PRODUCT(moe); }
-// One token: its plan is made here, where it costs nothing.
-int workbench_token(MoECall* call, const int64_t* expert, int tier) {
-    std::vector<int32_t> rows(call->slots), row_of(call->slots), offsets(call->experts + 1);
-    workbench_plan(expert, 1, 1, call->slots, call->experts, rows.data(), row_of.data(), offsets.data());
-    call->rows = rows.data(), call->row_of = row_of.data(), call->offsets = offsets.data();
-    return workbench_moe(call, 0, tier);
-}
 int workbench_grouped(const GroupedCall* call, int is_backward, int tier) { return PRODUCT(grouped); }
 int workbench_norm(const NormCall* call, int is_backward, int tier) { return CHOSEN(norm); }
 int workbench_entropy(const EntropyCall* call, int is_backward, int tier) { return CHOSEN(entropy); }

@@ -1,5 +1,7 @@
 // Compiled once for every instruction set, with TIER naming the copy.
-#include "rows.h"
+#include "choice.h"
+#include "token.h"
+#include "token_experts.h"
 
 #define NAMED(tier, what) NAMED_AGAIN(tier, what)
 #define NAMED_AGAIN(tier, what) workbench_##tier##_##what
@@ -15,5 +17,29 @@ int NAMED(TIER, norm)(const NormCall* call, int is_backward) {
 }
 int NAMED(TIER, entropy)(const EntropyCall* call, int is_backward) {
     return is_backward ? BY_DTYPE(entropy_backward) : (BY_DTYPE(entropy_forward));
+}
+int NAMED(TIER, attention)(const AttentionCall* call, workbench::Session& team) {
+    return call->dtype == 0   ? TIER::TokenAttention<float>(*call).run(team)
+           : call->dtype == 1 ? TIER::TokenAttention<TIER::BFloat16>(*call).run(team)
+           : call->dtype == 2 ? TIER::TokenAttention<TIER::Float16>(*call).run(team)
+                              : false;
+}
+int NAMED(TIER, choice)(const ChoiceCall* call, workbench::Session&) {
+    return call->dtype == 0   ? TIER::Choice<float>(*call).run()
+           : call->dtype == 1 ? TIER::Choice<TIER::BFloat16>(*call).run()
+           : call->dtype == 2 ? TIER::Choice<TIER::Float16>(*call).run()
+                              : false;
+}
+int NAMED(TIER, experts)(const ExpertsCall* call, workbench::Session& team) {
+    return call->dtype == 0   ? TIER::TokenExperts<float>(*call).run(team)
+           : call->dtype == 1 ? TIER::TokenExperts<TIER::BFloat16>(*call).run(team)
+           : call->dtype == 2 ? TIER::TokenExperts<TIER::Float16>(*call).run(team)
+                              : false;
+}
+int NAMED(TIER, linear)(const LinearCall* call, workbench::Session& team) {
+    return call->dtype == 0   ? TIER::token_linear<float>(*call, team)
+           : call->dtype == 1 ? TIER::token_linear<TIER::BFloat16>(*call, team)
+           : call->dtype == 2 ? TIER::token_linear<TIER::Float16>(*call, team)
+                              : false;
 }
 }

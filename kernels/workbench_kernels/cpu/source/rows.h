@@ -13,12 +13,6 @@ namespace TIER {
 
 constexpr int64_t ROWS_OF_ITEM = 32;
 
-INLINE float total(V sum) {
-    float result = 0;
-    for (int i = 0; i < VL; i++) result += sum[i];
-    return result;
-}
-
 template <class S>
 INLINE V widen_some(const S* from, int n) {
     V result{};
@@ -34,6 +28,13 @@ INLINE void narrow_vector(V value, S* to) {
 #else
     for (int i = 0; i < VL; i++) narrow(value[i], to[i]);
 #endif
+}
+
+template <class S, class G>
+INLINE void scale_by(const S* x, float scale, const G* gain, int64_t n, S* out) {
+    int64_t d = 0;
+    for (; d + VL <= n; d += VL) narrow_vector(widen_vector(x + d) * scale * widen_vector(gain + d), out + d);
+    for (; d < n; d++) narrow(widen(x[d]) * scale * widen(gain[d]), out[d]);
 }
 
 template <class S>
@@ -53,8 +54,8 @@ bool norm_forward(const NormCall& c) {
             const float mean = total(squares[0] + squares[1] + rest * rest) / float(D);
             const float scale = 1.0f / std::sqrt(mean + c.epsilon);
             if (c.scale != nullptr) c.scale[r] = scale;
-            for (d = 0; d < whole; d += VL) narrow_vector(widen_vector(x + d) * scale * load(c.gain + d), out + d);
-            for (; d < D; d++) narrow(widen(x[d]) * scale * c.gain[d], out[d]);
+            if (c.narrow_gain == nullptr) scale_by(x, scale, c.gain, D, out);
+            else scale_by(x, scale, static_cast<const S*>(c.narrow_gain), D, out);
         }
     });
     return true;

@@ -37,6 +37,17 @@ INLINE V load(const float* from) { return *reinterpret_cast<const VU*>(from); }
 INLINE void store(float* to, V value) { *reinterpret_cast<VU*>(to) = value; }
 INLINE V splat(float value) { return value - V{}; }
 
+// The sum of all lanes, halves first: a chain of additions would take as long as the product of a short row.
+INLINE float total(V sum) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(reinterpret_cast<__m512>(sum));
+#else
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) sum[i] += sum[i + half];
+    return sum[0];
+#endif
+}
+
 // e^x within 1.5 ulp on [-87, 88]; beyond it saturates, so that no sigmoid becomes NaN.
 INLINE V exponential(V x) {
     const V low = splat(-87.0f), high = splat(88.0f);

@@ -1,0 +1,37 @@
+"""A matrix times a few tokens, read once at the speed of memory: the head of a model that decodes."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench_kernels.backend import backend_of, tokens_of
+from workbench_kernels.tracing import is_traced
+
+__all__ = ["token_linear"]
+
+_MOST_TOKENS = 4
+
+
+def token_linear(x: Float[Tensor, "T I"], weight: Float[Tensor, "O I"]) -> Float[Tensor, "T O"]:
+    """The tokens times the transposed weight, sums in float32.
+
+    PyTorch's product for more than four tokens, with gradients, under autocast or a tracer, and where there are no
+    C++ kernels.
+    """
+    is_few = (
+        0 < len(x) <= _MOST_TOKENS
+        and not torch.is_grad_enabled()
+        and x.dtype == weight.dtype
+        and weight.is_contiguous()
+        and weight.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and not is_traced(x, weight)
+    )
+    tokens = tokens_of(backend_of(x.device, x.dtype)) if is_few else None
+    if tokens is None:
+        return F.linear(x, weight)
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"x and weight must be T x I and O x I, got {tuple(x.shape)} and {tuple(weight.shape)}")
+    out: Tensor = tokens.linear(x, weight)
+    return out
