@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.analysis import only, shadow_agreement
+from workbench.analysis import only, shadow_agreement, shadow_confusion
 from workbench.trace import synthetic_trace
 
 
@@ -90,3 +90,34 @@ def test_a_trace_without_shadow_says_so(traced):
     apart = traced(watched(1, [[[0]]], [[], [[0]]]))
     with pytest.raises(LookupError, match="the shadow router and the active one have no layer and token in common"):
         shadow_agreement(apart)
+
+
+def test_confusion_counts_first_experts_and_load_counts_all(traced):
+    weight = [[[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]]]
+    passes = watched(1, [[[0, 1], [2, 3], [0, 1]]], [[[0], [1], [1]]], weight=weight)
+    found = shadow_confusion(traced(passes))
+    counted = np.zeros((4, 4), int)
+    counted[0, 0] = counted[2, 1] = counted[1, 1] = 1
+    assert found["tokens"].values[0].tolist() == counted.tolist()
+    assert found["load"].sel(router="active").values[0].tolist() == pytest.approx([2 / 6, 2 / 6, 1 / 6, 1 / 6])
+    assert found["load"].sel(router="shadow").values[0].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 0])
+
+
+def test_its_diagonal_is_the_agreement_on_first_experts(traced, draws):
+    acting, shadow = draws(2, 40, 6, 2, seed=1, empty=0.0), draws(2, 40, 6, 3, seed=2, empty=0.0)
+    trace = traced(watched(1, acting, shadow, num_experts=6) | {"num_experts": 6})
+    counted = shadow_confusion(trace)["tokens"].values
+    same = counted.diagonal(axis1=1, axis2=2).sum(-1) / counted.sum((1, 2))
+    assert np.allclose(same, shadow_agreement(trace, unit="first").values[0])
+
+
+def test_an_expert_that_only_the_shadow_has_does_not_exist_for_the_other(traced):
+    found = shadow_confusion(traced(watched(1, [[[0]]], [[[5]]], num_experts=6)))
+    assert found["tokens"].values[0, 0, 5] == 1
+    assert np.isnan(found["load"].sel(router="active").values[0]).tolist() == [False] * 4 + [True] * 2
+    assert found["load"].sel(router="shadow").values[0].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_tokens_that_one_of_them_did_not_route_are_not_counted(traced):
+    trace = traced(watched(1, [[[0], [-1]]], [[[1], [1]]]))
+    assert shadow_confusion(trace)["tokens"].values.sum() == 1

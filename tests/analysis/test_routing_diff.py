@@ -79,3 +79,39 @@ def test_losses_come_along_and_are_shown():
 def test_other_tokens_are_refused():
     with pytest.raises(ValueError, match="route the same text twice"):
         diff_routings([routing([[0]], [[1.0]])], [routing([[0], [1]], [[1.0], [1.0]])])
+
+
+def test_every_token_tells_its_experts_before_and_after_the_largest_share_first():
+    before = routing([[0, 1], [2, 1], [0, 1]], [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], keep=[[True, True]] * 3)
+    after = routing([[1, 0], [0, 1], [2, 0]], [[0.5, 0.5], [0.75, 0.25], [0.75, 0.25]])
+    tokens = diff_routings([before], [after]).tokens
+    assert tokens["expert"].sel(side="before").values.tolist() == [[[1, 0], [1, 2], [0, -1]]]
+    assert tokens["expert"].sel(side="after").values.tolist() == [[[0, 1], [0, 1], [2, 0]]]
+    assert tokens["share"].sel(side="after").values[0, 1].tolist() == [0.75, 0.25]
+    assert tokens["moved"].values.tolist() == [[0.0, 0.5, 0.5]]
+
+
+def test_the_shares_of_tokens_are_those_of_the_whole():
+    generator = np.random.default_rng(0)
+    old, new = ([routing(e, w, 6) for e, w in drawn(generator)] for _ in range(2))
+    diff = diff_routings(old, new)
+    assert np.allclose(diff.tokens["moved"].mean("token"), diff.moved, atol=1e-6)
+    first = diff.tokens["expert"].values[0, :, :, 0]
+    assert first.max() < 6 and first.min() >= 0
+
+
+def drawn(generator, layers=3, tokens=20):
+    for _ in range(layers):
+        expert = generator.random((tokens, 6)).argsort(-1)[:, :2]
+        yield expert.tolist(), generator.dirichlet([1.0, 1.0], tokens).tolist()
+
+
+def test_a_router_that_mixes_all_experts_shows_the_eight_largest():
+    every = [list(range(12))]
+    diff = diff_routings([routing(every, [[1 / 12] * 12], 12)], [routing([[3]], [[1.0]], 12)])
+    assert diff.tokens["expert"].shape == (2, 1, 1, 8)
+    assert diff.tokens["expert"].values[1, 0, 0].tolist() == [3] + [-1] * 7
+
+
+def test_no_layer_is_no_token():
+    assert diff_routings([], []).tokens["expert"].shape == (2, 0, 0, 0)

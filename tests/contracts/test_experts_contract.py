@@ -126,6 +126,38 @@ def check_few(cls: type[Experts], close) -> None:
     torch.testing.assert_close(experts(many, to_one, RouteContext()), rows, **close)
 
 
+def check_rows(cls: type[Experts], dtype: torch.dtype, *, tokens: int, drops: bool, close=None) -> None:
+    """Rows that are combined afterwards give the very bits of `run`, also when they come in waves of experts.
+
+    Experts without tensors are never brought in waves; their bits may differ by the order of sums.
+    """
+    experts, (x, plan) = build(cls, dtype), case(dtype, tokens=tokens, drops=drops)
+    expected, context = experts(x, plan, RouteContext()), RouteContext()
+    close = {"rtol": 0, "atol": 0} if experts.tensors() else close
+    rows = experts.unweighted(experts.tensors(), x, plan, context)
+    torch.testing.assert_close(plan.combine(rows).to(x.dtype), expected, **close)
+    generator = torch.Generator().manual_seed(tokens)
+    starts = plan.counts.cumsum(0) - plan.counts
+    for _ in range(3):
+        shuffled = torch.randperm(COUNT, generator=generator)
+        cut = int(torch.randint(1, COUNT, (1,), generator=generator))
+        apart = torch.full_like(rows, torch.nan)
+        for wave in (shuffled[:cut], shuffled[cut:]):
+            # in slots of their own order, among slots of nobody.
+            slots = torch.randperm(COUNT + 2, generator=generator)[: len(wave)]
+            held = tuple(
+                t.new_full((COUNT + 2, *t.shape[1:]), 7.0).index_copy(0, slots, t[wave]) for t in experts.tensors()
+            )
+            part = plan.renumber(wave, slots, num_experts=COUNT + 2)
+            got, at = experts.unweighted(held, x, part, context), 0
+            for expert in wave[slots.argsort()].tolist():
+                count = int(plan.counts[expert])
+                apart[starts[expert] : starts[expert] + count] = got[at : at + count]
+                at += count
+            assert at == len(got)
+        torch.testing.assert_close(plan.combine(apart).to(x.dtype), expected, **close)
+
+
 def check_no_state(cls: type[Experts]) -> None:
     """Running changes nothing and draws nothing from the global generator."""
     experts, (x, plan) = build(cls), case()
@@ -151,6 +183,13 @@ def test_a_kind_of_expert_computes_what_it_says(kind, check, tolerance):
     check(kind, tolerance[torch.float64])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("tokens", "drops"), [(7, True), (7, False), (40, True), (1, True)])
+def test_rows_that_are_combined_later_lose_no_bit(kind, dtype, tokens, drops, tolerance):
+    check_rows(kind, dtype, tokens=tokens, drops=drops, close=tolerance[dtype])
+
+
 class WithFault(Experts):
     """SwiGLU experts by the real ones, with a fault that each subclass plants."""
 
@@ -161,6 +200,9 @@ class WithFault(Experts):
 
     def tensors(self):
         return self.body.tensors()
+
+    def unweighted(self, tensors, x, plan, context):
+        return self.body.unweighted(tensors, x, plan, context)
 
 
 class UsesItsOwn(WithFault):
@@ -206,3 +248,17 @@ def test_a_planted_fault_is_found(check, fault):
 def test_a_planted_miscalculation_is_found(check, fault, tolerance):
     with pytest.raises((AssertionError, RuntimeError, IndexError)):
         check(fault, tolerance[torch.float64])
+
+
+class RoundsRows(WithFault):
+    def run(self, tensors, x, plan, context):
+        return self.body.run(tensors, x, plan, context)
+
+    def unweighted(self, tensors, x, plan, context):
+        return self.body.unweighted(tensors, x, plan, context).to(x.dtype)
+
+
+@torch.no_grad()
+def test_rows_that_are_rounded_too_early_are_found():
+    with pytest.raises(AssertionError):
+        check_rows(RoundsRows, torch.bfloat16, tokens=40, drops=True)

@@ -58,3 +58,16 @@ def test_the_gradient_reaches_parameters_tokens_and_weights(plan):
     experts(x, plan, RouteContext()).sum().backward()
     assert experts.factor.grad.tolist() == [0.5 + 0.25, 1.0, 0.5 + 2.0]
     assert x.grad.flatten().tolist() == [0.5 * 3 + 0.5 * 1, 1 * 2 + 2 * 3, 0.25]
+
+
+def test_every_row_is_seen_before_it_is_weighed(plan):
+    x = torch.tensor([[1.0], [10.0], [100.0]])
+    # rows lie by expert and then by token; the lost assignment has none.
+    rows = Doubling(3).unweighted((torch.tensor([1.0, 2.0, 3.0]),), x, plan, RouteContext())
+    assert rows.flatten().tolist() == [1, 100, 20, 3, 30]
+    assert torch.equal(plan.combine(rows), Doubling(3)(x, plan, RouteContext()))
+
+
+def test_a_kind_must_say_what_its_rows_are():
+    with pytest.raises(TypeError, match="unweighted"):
+        type("Half", (Experts,), {"tensors": lambda self: (), "run": lambda self, *rest: None})(2)

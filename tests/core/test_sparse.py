@@ -173,3 +173,21 @@ def test_apply_hands_the_whole_plan_to_the_experts(plan):
     x, context = torch.ones(3, 4), RouteContext()
     assert torch.equal(plan.apply(x, Spy(), context), 2 * x)
     assert seen == [(plan, context)]
+
+
+def test_experts_get_new_numbers_and_the_others_fall_away(plan):
+    part = plan.renumber(torch.tensor([2, 0]), torch.tensor([1, 4]), num_experts=6)
+    assert part.expert.tolist() == [[-1, 4], [-1, 1], [4, -1]]
+    assert part.kept.tolist() == [[False, True], [False, True], [True, False]]
+    assert (part.num_experts, part.counts.tolist()) == (6, [0, 1, 0, 0, 2, 0])
+    assert part.weight is plan.weight
+
+
+def test_a_whole_renumbering_keeps_what_was_kept(plan):
+    part = plan.renumber(torch.tensor([0, 1, 2]), torch.tensor([5, 0, 3]), num_experts=6, is_whole=True)
+    assert part.expert.tolist() == [[0, 5], [0, 3], [5, -1]]
+    assert part.kept is plan.kept
+    assert part.counts.tolist() == [1, 0, 0, 1, 0, 2]
+    every = SparseRouting.from_topk(torch.tensor([[0, 1]]), torch.ones(1, 2), num_experts=2)
+    assert every.renumber(torch.tensor([0, 1]), torch.tensor([1, 0]), num_experts=2, is_whole=True).kept is None
+    assert every.renumber(torch.tensor([0]), torch.tensor([1]), num_experts=2).kept.tolist() == [[True, False]]

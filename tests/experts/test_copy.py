@@ -26,3 +26,9 @@ def test_the_weight_learns():
     plan = SparseRouting.from_topk(torch.zeros(3, 1, dtype=torch.long), weight, num_experts=1)
     CopyExperts(2, 1)(X, plan, RouteContext()).sum().backward()
     assert weight.grad.flatten().tolist() == X.sum(-1).tolist()
+
+
+def test_a_row_comes_back_as_it_is():
+    keep = torch.tensor([[True, True], [False, True], [False, False]])
+    plan = SparseRouting.from_topk(torch.tensor([[1, 0]] * 3), torch.full((3, 2), 0.5), keep=keep, num_experts=2)
+    assert torch.equal(CopyExperts(2, 2).unweighted((), X, plan, RouteContext()), X[[0, 1, 0]])

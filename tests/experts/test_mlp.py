@@ -79,3 +79,14 @@ def test_the_short_path_sorts_nothing(experts, monkeypatch):
     plan = SparseRouting.from_topk(torch.tensor([[3, 1]]), torch.rand(1, 2), num_experts=4)
     with torch.no_grad():
         experts(torch.randn(1, 6), plan, RouteContext())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_rows_of_half_precision_are_not_rounded_before_they_are_added(experts, dtype):
+    experts.to(dtype)
+    plan, x = plan_of(9, drops=True), torch.randn(9, 6).to(dtype)
+    rows = experts.unweighted(experts.tensors(), x, plan, RouteContext())
+    assert rows.dtype == torch.float32
+    assert torch.equal(plan.combine(rows).to(dtype), experts(x, plan, RouteContext()))
+    assert dtype == torch.float32 or not torch.equal(rows.to(dtype).float(), rows)

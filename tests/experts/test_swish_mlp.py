@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn.functional import linear, silu
 
@@ -36,3 +37,20 @@ def test_it_agrees_with_the_dense_sum_over_experts_and_so_do_its_gradients(asser
 def test_an_expert_has_two_matrices_and_nothing_else():
     shapes = {name: tuple(p.shape) for name, p in SwishMLPExperts(6, 4, hidden=5).named_parameters()}
     assert shapes == {"up": (4, 5, 6), "down": (4, 6, 5)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hidden", [5, 8, 24])
+def test_an_expert_computes_the_same_bits_whoever_runs_with_it(hidden):
+    body, counts = SwishMLPExperts(6, 4, hidden=hidden), torch.tensor([3, 1, 7, 2])
+    for parameter in body.parameters():
+        torch.nn.init.normal_(parameter)
+    rows = torch.randn(13, 6)
+    together = body.rows(body.tensors(), rows, counts)
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        alone = torch.zeros(4, dtype=torch.long)
+        alone[expert] = count
+        part = body.rows(body.tensors(), rows[start : start + count], alone)
+        assert torch.equal(part, together[start : start + count])
+        start += count

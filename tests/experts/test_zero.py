@@ -14,3 +14,9 @@ def test_nothing_comes_back_and_nothing_is_held():
     assert out.tolist() == torch.zeros(3, 4).tolist()
     assert list(body.state_dict()) == []
     assert body.tensors() == ()
+
+
+def test_every_row_is_zero():
+    x = torch.full((2, 4), torch.inf)
+    plan = SparseRouting.from_topk(torch.tensor([[0, 1], [1, -1]]), torch.ones(2, 2), num_experts=2)
+    assert ZeroExperts(4, 2).unweighted((), x, plan, RouteContext()).tolist() == torch.zeros(3, 4).tolist()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from workbench_kernels import TokenAttention, backend_of
 
 from workbench.model.attention import AttentionLayer
 from workbench.model.kv_cache import KVCache
@@ -71,11 +72,12 @@ def test_padded_sequences_are_each_attended_to_alone(config, make_model, side, a
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["loops", "kernel"])
 @pytest.mark.parametrize("side", ["none", "left", "right"])
-def test_a_cache_filled_in_pieces_changes_nothing(config, make_model, side, assert_close):
-    layer = layer_of(make_model, config)
+def test_a_cache_filled_in_pieces_changes_nothing(config, make_model, side, dtype, assert_close):
+    layer = layer_of(make_model, config).to(dtype)
     mask = torch.ones(3, 5, dtype=torch.bool) if side == "none" else mask_of(side)
-    stream, whole = torch.randn(3, 9, 32, dtype=torch.float64), torch.ones(3, 9, dtype=torch.bool)
+    stream, whole = torch.randn(3, 9, 32, dtype=dtype), torch.ones(3, 9, dtype=torch.bool)
     whole[:, :5] = mask
     cache, got = KVCache(3), []
     for low, high in ((0, 5), (5, 8), (8, 9)):
@@ -86,7 +88,7 @@ def test_a_cache_filled_in_pieces_changes_nothing(config, make_model, side, asse
         got.append(packing.pad(out))
     for row in range(3):
         expected = by_hand(layer, config, stream[row][whole[row]])
-        assert_close(torch.cat(got, dim=1)[row][whole[row]], expected, dtype=torch.float64)
+        assert_close(torch.cat(got, dim=1)[row][whole[row]], expected, dtype=dtype)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -130,9 +132,10 @@ def test_a_router_may_mix_its_values_over_the_past(make_model, make_config, has_
 
 
 @torch.no_grad()
-def test_what_a_router_reads_is_the_same_from_a_cache(make_model, make_config, assert_close):
-    layer = layer_of(make_model, make_config())
-    stream, values = torch.randn(6, 32, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["loops", "kernel"])
+def test_what_a_router_reads_is_the_same_from_a_cache(make_model, make_config, dtype, assert_close):
+    layer = layer_of(make_model, make_config()).to(dtype)
+    stream, values = torch.randn(6, 32, dtype=dtype), torch.randn(6, 3, dtype=dtype)
     whole = packing_of(torch.Size((1, 6)), None, None, torch.device("cpu"))
     _, attend = layer(stream, whole, rotation(whole.position, 8, 1e4), None)
     expected, _ = attend(values)
@@ -143,3 +146,28 @@ def test_what_a_router_reads_is_the_same_from_a_cache(make_model, make_config, a
         _, attend = layer(stream[low:high], packing, rotation(packing.position, 8, 1e4), cache)
         got.append(attend(values[low:high])[0])
     assert_close(torch.cat(got), expected)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(backend_of("cpu").name != "cpp", reason="no C++ kernels here")
+def test_a_matrix_that_was_replaced_or_hooked_is_honoured(make_model, make_config, monkeypatch):
+    layer, calls, attend = layer_of(make_model, make_config()).float(), [], TokenAttention.__call__
+    counted = lambda self, *args, **named: calls.append(self) or attend(self, *args, **named)  # noqa: E731
+    monkeypatch.setattr(TokenAttention, "__call__", counted)
+    packing = packing_of(torch.Size((1, 1)), None, None, torch.device("cpu"))
+    turn = rotation(packing.position, 8, 1e4)
+
+    def step():
+        cache = KVCache(1)
+        cache.advance(torch.ones(1, 1, dtype=torch.bool))
+        return layer(torch.ones(1, 32), packing, turn, cache)[0]
+
+    plain = step()
+    assert len(calls) == 1
+    hook = layer.value.register_forward_hook(lambda module, inputs, out: out * 0)
+    assert torch.equal(step(), torch.ones(1, 32))
+    hook.remove()
+    assert torch.equal(step(), plain)
+    layer.value = torch.nn.Sequential(layer.value, torch.nn.Identity())
+    torch.testing.assert_close(step(), plain)
+    assert len(calls) == 2

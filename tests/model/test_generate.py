@@ -161,3 +161,13 @@ def test_no_gradient_and_no_weight_is_touched(make_model):
     assert not step.output.logits.requires_grad
     assert torch.is_grad_enabled(), "generation must leave gradients on for its caller, between steps too"
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_steps_say_how_much_they_remember(make_model):
+    steps = list(generate(make_model(), PROMPTS, Sampling(max_new_tokens=15)))
+    # keys and values of two layers, two heads of eight: sixteen columns at first, then twice as many.
+    column = 2 * 2 * 2 * 8 * 4 * len(PROMPTS)
+    assert [step.cache_bytes // column for step in steps] == [16] * 13 + [32] * 2
+    assert {
+        step.cache_bytes for step in generate(make_model(), PROMPTS, Sampling(max_new_tokens=2), recompute=True)
+    } == {0}

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from workbench.model.kv_cache import KVCache
+from workbench.model.kv_cache import KVCache, room_for
 
 
 def test_columns_come_back_in_order_however_it_grows():
@@ -44,3 +45,18 @@ def test_its_memory_is_told():
     cache.extend(("k",), torch.zeros(2, 20, 4))
     assert cache.num_bytes == 2 * 20 * 4 * 4
     assert "columns" in cache._repr_html_()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_memory_after_the_next_columns_is_known_before(batch):
+    cache = KVCache(batch)
+    assert cache.bytes_after(5) == 0
+    for columns in (3, 1, 12, 1, 15, 1, 40, 1):
+        expected = cache.bytes_after(columns)
+        is_first = cache.length == 0
+        cache.advance(torch.ones(batch, columns, dtype=torch.bool))
+        cache.extend((0, "key"), torch.zeros(batch, columns, 2, 4))
+        cache.extend((0, "router"), torch.zeros(batch, columns, 3, dtype=torch.bfloat16))
+        assert cache.num_bytes == (expected or batch * 16 * (8 * 4 + 3 * 2))
+        assert is_first == (expected == 0)
+    assert [room_for(3), room_for(17), room_for(17, 16), room_for(90, 32)] == [16, 17, 32, 90]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from workbench.core import Spec
 from workbench.model.transformer import Transformer
-from workbench.model.weights import export_hugging_face, load, load_model, save_model
+from workbench.model.weights import export_hugging_face, load, load_model, open_source, save_model
 
 CASES = ("mixtral", "mixtral-tied", "olmoe", "olmoe-clipped", "qwen2", "qwen2-dense", "qwen3", "qwen3-dense")
 # Of another version, of no meaning to a model that is only run, or the same said in another way.
@@ -264,3 +264,27 @@ def test_loading_takes_the_memory_of_one_model(make_config, tmp_path, kind):
         [sys.executable, "-c", PEAK, tmp_path / "model"], capture_output=True, text=True, check=True, timeout=120
     )
     assert 0.9 < float(run.stdout) < 1.15
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_a_checkpoint_can_be_read_piece_by_piece(make_model, checkpoint, tmp_path, kind):
+    if kind == "ours":
+        save_model(make_model(), tmp_path)
+    folder = tmp_path if kind == "ours" else checkpoint("mixtral")
+    loaded = load(folder).state_dict()
+    with open_source(folder) as source:
+        assert source.folder == folder
+        assert set(source.files.names()) == {piece.name for piece in source.pieces} | set(source.ignored)
+        for piece in source.pieces:
+            assert torch.equal(source.files.read(piece.name), loaded[piece.target][piece.part])
+
+
+def test_a_source_that_cannot_be_read_is_refused_like_a_model(copied, tmp_path):
+    folder = copied("mixtral")
+    (folder / "model.safetensors").unlink()
+    for place, error in ((folder, FileNotFoundError), (tmp_path / "nowhere", FileNotFoundError)):
+        with pytest.raises(error), open_source(place):
+            pass
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config.json"), open_source(folder):
+        pass

@@ -9,7 +9,7 @@ from workbench.analysis._overlap import Unit, overlap, share
 from workbench.core.context import Phase
 from workbench.trace.schema import Trace
 
-__all__ = ["shadow_agreement"]
+__all__ = ["shadow_agreement", "shadow_confusion"]
 
 
 def shadow_agreement(
@@ -59,6 +59,62 @@ def shadow_agreement(
             "tokens": measured(("step", "layer"), sums[2], "seen by both", "token"),
         },
     )
+
+
+def shadow_confusion(trace: Trace, *, phase: Phase | None = None, is_probe: bool = False) -> xr.Dataset:
+    """Which expert the shadow router takes where the active one takes another, and how busy both make them.
+
+    Args:
+        phase: what the model was doing; by default the only one in which a shadow watched.
+        is_probe: take the fixed probe text instead.
+
+    Returns:
+        `tokens` [token] over `layer`, `expert`, `other`: tokens whose expert of largest weight is `expert` for the
+        active router and `other` for the shadow. `load` [1] over `layer`, `expert`, `router` (active, shadow): share
+        of the assignments of the same tokens; NaN where there are none, or for an expert that does not exist.
+
+    Raises:
+        LookupError: no shadow router, or no tokens of this phase that it saw.
+        ValueError: several phases and none asked for.
+    """
+    watching = choices(trace, phase=phase, is_probe=is_probe, is_shadow=True)
+    one, two = _aligned(choices(trace, phase=watching.phase, is_probe=is_probe), watching)
+    width = max(one.width, two.width)
+    both = one.is_routed & two.is_routed
+    here, there = (np.where(both, side.first().expert[..., 0], -1) for side in (one, two))
+    counted = np.stack([_table(first, second, width) for first, second in zip(here, there, strict=True)])
+    shares = [_load(np.where(both[..., None], side.expert, -1), width) for side in (one, two)]
+    exists = [np.arange(width) < side.num_experts[:, None] for side in (one, two)]
+    load = np.stack([np.where(held, part, np.nan) for held, part in zip(exists, shares, strict=True)], -1)
+    over = f"{one.over}; shadow: {two.over}"
+    return xr.Dataset(
+        {
+            "tokens": (
+                ("layer", "expert", "other"),
+                counted,
+                {"units": "token", "long_name": "first expert of the active router, and of the shadow", "over": over},
+            ),
+            "load": (
+                ("layer", "expert", "router"),
+                load,
+                {"units": "1", "long_name": "share of the assignments of the same tokens", "over": over},
+            ),
+        },
+        coords={"layer": one.layer, "router": ["active", "shadow"]},
+    )
+
+
+def _table(first: np.ndarray, second: np.ndarray, width: int) -> np.ndarray:
+    """Tokens of each pair of experts."""
+    chosen = (first >= 0) & (second >= 0)
+    code = first[chosen] * width + second[chosen]
+    return np.bincount(code, minlength=width * width).reshape(width, width)
+
+
+def _load(expert: np.ndarray, width: int) -> np.ndarray:
+    counts = np.stack([np.bincount(layer[layer >= 0], minlength=width) for layer in expert]).astype(np.float64)
+    total = counts.sum(-1, keepdims=True)
+    return np.where(total > 0, counts / np.maximum(total, 1), np.nan)
 
 
 def _aligned(one: Choices, two: Choices) -> tuple[Choices, Choices]:

@@ -14,6 +14,8 @@ from workbench.core.routing import Routing
 
 __all__ = ["RoutingDiff", "diff_routings"]
 
+_MOST_SLOTS = 8
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +27,9 @@ class RoutingDiff:
         flow: share of a layer's combine weight that goes from an expert before to one after; what can
             stay stays. The last row and column stand for no expert at all. Dimensions `layer`,
             `expert_before`, `expert_after`.
+        tokens: the same token by token: `expert` (-1 if empty) and `share` of its combine weight over `side`
+            (before, after), `layer`, `token`, `slot`, largest share first, at most 8; `moved` over `layer`,
+            `token`, the share of a token's assignments that go to another expert.
         num_tokens: of the text.
         loss_before: mean cross-entropy of the text under the old router [nat/token]; NaN if unknown.
         loss_after: the same under the new one.
@@ -32,6 +37,7 @@ class RoutingDiff:
 
     moved: xr.DataArray
     flow: xr.DataArray
+    tokens: xr.Dataset
     num_tokens: int
     loss_before: float = float("nan")
     loss_after: float = float("nan")
@@ -77,11 +83,13 @@ def diff_routings(before: Sequence[Routing], after: Sequence[Routing]) -> Routin
             f"the two must have the same layers and tokens, got {[r.num_tokens for r in before]} tokens per layer "
             f"before and {[r.num_tokens for r in after]} after; route the same text twice"
         )
-    moved, flows = [], []
+    moved, flows, by_token, chosen = [], [], [], []
     for old, new in zip(before, after, strict=True):
         first, second = _shares(old), _shares(new)
         moved.append(_moved(first > 0, second > 0))
         flows.append(_flow(_with_none(first), _with_none(second)))
+        by_token.append(_moved_tokens(first > 0, second > 0))
+        chosen.append((_chosen(first), _chosen(second)))
     widths = [max(flow.shape[axis] for flow in flows) for axis in (0, 1)] if flows else [0, 0]
     stacked = np.stack([_grown(flow, *widths) for flow in flows]) if flows else np.zeros((0, 0, 0))
     return RoutingDiff(
@@ -89,6 +97,7 @@ def diff_routings(before: Sequence[Routing], after: Sequence[Routing]) -> Routin
         flow=xr.DataArray(
             stacked, dims=("layer", "expert_before", "expert_after"), name="flow", attrs={"units": "share of weight"}
         ),
+        tokens=_tokens(chosen, by_token),
         num_tokens=before[0].num_tokens if before else 0,
     )
 
@@ -104,10 +113,50 @@ def _shares(routing: Routing) -> Float[np.ndarray, "T E"]:
 
 
 def _moved(first: np.ndarray, second: np.ndarray) -> float:
+    same, most = _same(first, second)
+    return 1 - float(same.sum() / most.sum()) if most.sum() else 0.0
+
+
+def _moved_tokens(first: np.ndarray, second: np.ndarray) -> Float[np.ndarray, "T"]:
+    same, most = _same(first, second)
+    return np.where(most > 0, 1 - same / np.maximum(most, 1), 0.0).astype(np.float32)
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Experts that each token has in both, and in the larger of the two sets."""
     shared = min(first.shape[1], second.shape[1])
     same = (first[:, :shared] & second[:, :shared]).sum(-1)
-    most = np.maximum(first.sum(-1), second.sum(-1))
-    return 1 - float(same.sum() / most.sum()) if most.sum() else 0.0
+    return same, np.maximum(first.sum(-1), second.sum(-1))
+
+
+def _chosen(share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each token's experts by share, the largest first, -1 past the last; and those shares."""
+    order = np.argsort(-share, axis=-1, kind="stable")[:, :_MOST_SLOTS]
+    sorted_share = np.take_along_axis(share, order, -1)
+    return np.where(sorted_share > 0, order, -1).astype(np.int16), sorted_share.astype(np.float32)
+
+
+def _tokens(chosen: Sequence[tuple[tuple[np.ndarray, np.ndarray], ...]], moved: Sequence[np.ndarray]) -> xr.Dataset:
+    """What every token did, all layers in one table as wide as the widest."""
+    tables = [table for layer in chosen for table in layer]
+    width = max((int((expert >= 0).sum(-1).max(initial=0)) for expert, _ in tables), default=0)
+    tokens = len(tables[0][0]) if tables else 0
+    expert = np.full((2, len(chosen), tokens, width), -1, np.int16)
+    share = np.zeros(expert.shape, np.float32)
+    for layer, sides in enumerate(chosen):
+        for side, (one, part) in enumerate(sides):
+            used = min(width, one.shape[1])
+            expert[side, layer, :, :used], share[side, layer, :, :used] = one[:, :used], part[:, :used]
+    dims = ("side", "layer", "token", "slot")
+    by_layer = np.stack(moved) if moved else np.zeros((0, 0), np.float32)
+    return xr.Dataset(
+        {
+            "expert": (dims, expert),
+            "share": (dims, share, {"units": "1"}),
+            "moved": (("layer", "token"), by_layer, {"units": "1"}),
+        },
+        coords={"side": ["before", "after"]},
+    )
 
 
 def _with_none(share: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """One set of expert mathematics, over tensors that come from anywhere."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,23 @@ from torch import Tensor, nn
 from workbench.core.context import RouteContext
 from workbench.core.sparse import SparseRouting
 
-__all__ = ["Experts", "RowExperts"]
+__all__ = ["Bring", "Experts", "RowExperts", "TokenWeights"]
+
+Bring = Callable[[Sequence[int], Float[Tensor, "1 D"], RouteContext], Sequence[int]]
+"""(experts that a token has chosen, what they are about to see, its context) -> the place of each on the first axis."""
+
+
+class TokenWeights(NamedTuple):
+    """SwiGLU weights as a fused path for single tokens reads them.
+
+    Args:
+        gate_up: gate rows above up rows.
+        bring: fills places of the first axis for a token; None where that axis is the experts themselves.
+    """
+
+    gate_up: Float[Tensor, "P F2 D"]
+    down: Float[Tensor, "P D F"]
+    bring: Bring | None = None
 
 
 class Experts(nn.Module, ABC):
@@ -41,6 +58,16 @@ class Experts(nn.Module, ABC):
     ) -> Float[Tensor, "T D"]:
         """Dispatch, the experts over the given tensors, weighted combine."""
 
+    @abstractmethod
+    def unweighted(
+        self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
+    ) -> Float[Tensor, "N D"]:
+        """Every row after its expert, as `run` weighs and adds it: `plan.combine` of all rows is what `run` gives."""
+
+    def token_weights(self) -> TokenWeights | None:
+        """The weights of plain SwiGLU experts, for a fused path for single tokens; None where there is more to do."""
+        return None
+
     def forward(self, x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext) -> Float[Tensor, "T D"]:
         """Dispatch, the experts over their own tensors, weighted combine."""
         return self.run(self.tensors(), x, plan, context)
@@ -60,5 +87,11 @@ class RowExperts(Experts):
         self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
     ) -> Float[Tensor, "T D"]:
         """Dispatch, `rows`, weighted combine."""
-        rows, counts = plan.dispatch(x)
-        return plan.combine(self.rows(tensors, rows, counts))
+        return plan.combine(self.unweighted(tensors, x, plan, context))
+
+    @final
+    def unweighted(
+        self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
+    ) -> Float[Tensor, "N D"]:
+        """Dispatch and `rows`."""
+        return self.rows(tensors, *plan.dispatch(x))

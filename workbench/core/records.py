@@ -1,17 +1,29 @@
 """Records that travel between floors; all frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from jaxtyping import Bool, Float, Int
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from workbench.core.context import RouteContext
 from workbench.core.html import facts
 from workbench.core.routing import Routing
 
-__all__ = ["Batch", "CacheEvent", "ControlEvent", "ExpertKey", "Output", "Site", "StepReport", "Tally"]
+__all__ = [
+    "Batch",
+    "CacheEvent",
+    "ControlEvent",
+    "Event",
+    "ExpertKey",
+    "Output",
+    "Residency",
+    "Site",
+    "StepReport",
+    "Tally",
+]
 
 
 class ExpertKey(NamedTuple):
@@ -70,7 +82,7 @@ class Output:
     """
 
     logits: Float[Tensor, "B S V"]
-    sites: tuple[Site, ...]
+    sites: Sequence[Site]
     context: RouteContext | None = None
 
     @property
@@ -145,6 +157,23 @@ class CacheEvent:
     kind: Literal["hit", "miss", "prefetch", "prefetch_late", "evict", "host_compute"]
     bytes: int
     stall_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Residency:
+    """Where every expert was at one moment.
+
+    Args:
+        step: of the run.
+        tier: 0 device, 1 host, 2 disk.
+    """
+
+    step: int
+    tier: Int8[np.ndarray, "L E"]
+
+
+Event = ControlEvent | CacheEvent | Residency
+"""What a trace keeps beside passes and reports."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from workbench_kernels import ChoiceGate
 
 from workbench.core.check import at_least
 from workbench.core.context import RouteContext
@@ -77,6 +78,13 @@ class Router(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Float[Tensor, "T D"], context: RouteContext) -> Routing:
         """The decision for these tokens; changes no state."""
+
+    def top_k_gate(self) -> ChoiceGate | None:
+        """The router as data, if outside of training it is the best K of a linear map and no more. Hook.
+
+        Then a token may be decided, and its experts computed, without a call of `forward`.
+        """
+        return None
 
     def shared_part(self) -> nn.Module | None:
         """A part that all layers of this router share, given back as `context.shared`. Hook."""

@@ -146,12 +146,25 @@ class SparseRouting(Routing):
 
     def pick(self, experts: Int[Tensor, "P"]) -> "SparseRouting":
         """The part that concerns the given experts, renumbered in their order."""
-        renumbered = torch.full((self.num_experts + 1,), -1, dtype=torch.int64, device=self.expert.device)
-        renumbered[experts] = torch.arange(len(experts), device=self.expert.device)
+        return self.renumber(experts, torch.arange(len(experts), device=self.expert.device), num_experts=len(experts))
+
+    def renumber(
+        self, experts: Int[Tensor, "P"], numbers: Int[Tensor, "P"], *, num_experts: int, is_whole: bool = False
+    ) -> "SparseRouting":
+        """The part that concerns the given experts, each under its new number.
+
+        Args:
+            num_experts: of the new numbering.
+            is_whole: no other expert is asked for, so that nothing falls away.
+        """
+        number = torch.full((self.num_experts + 1,), -1, dtype=torch.int64, device=self.expert.device)
+        number[experts] = numbers
         # the last place answers for the empty slots, whose expert is -1.
-        expert = renumbered[self.expert]
-        kept = (expert >= 0) if self.kept is None else (expert >= 0) & self.kept
-        return SparseRouting(expert=expert, weight=self.weight, kept=kept, num_experts=len(experts))
+        expert = number[self.expert]
+        kept = self.kept
+        if not is_whole:
+            kept = (expert >= 0) if kept is None else (expert >= 0) & kept
+        return SparseRouting(expert=expert, weight=self.weight, kept=kept, num_experts=num_experts)
 
     def assignments(self) -> Assignments:
         """Every slot that asked for an expert, in token order."""

@@ -33,3 +33,9 @@ class CopyExperts(Experts):
         """Each token times the weight it sends here."""
         kept = plan.weight if plan.kept is None else plan.weight.masked_fill(~plan.kept, 0)
         return x * kept.sum(-1, keepdim=True).to(x.dtype)
+
+    def unweighted(
+        self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
+    ) -> Float[Tensor, "N D"]:
+        """The rows as they are; `run` adds the weights before it multiplies, so that sums may be rounded otherwise."""
+        return plan.dispatch(x)[0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from workbench_kernels import moe_mlp, token_mlp
 
 from workbench.core.context import RouteContext
-from workbench.core.experts import Experts
+from workbench.core.experts import Experts, TokenWeights
 from workbench.core.sparse import SparseRouting
 
 __all__ = ["MLPExperts"]
@@ -37,6 +37,10 @@ class MLPExperts(Experts):
         """Gate rows above up rows, and the down projection."""
         return self.gate_up, self.down
 
+    def token_weights(self) -> TokenWeights:
+        """Both stacks, where they lie."""
+        return TokenWeights(self.gate_up, self.down)
+
     def run(
         self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
     ) -> Float[Tensor, "T D"]:
@@ -45,3 +49,11 @@ class MLPExperts(Experts):
         if plan.num_tokens == 1 and plan.kept is None and not torch.is_grad_enabled():
             return token_mlp(x, plan.weight, gate_up, down, expert=plan.expert)
         return moe_mlp(x, plan.weight, gate_up, down, plan=plan.plan)
+
+    def unweighted(
+        self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
+    ) -> Float[Tensor, "N D"]:
+        """Every row after its expert, in float32: the fused call weighs and adds before it rounds."""
+        rows, counts = plan.dispatch(x)
+        alone = SparseRouting.identity(counts)
+        return moe_mlp(rows, alone.weight, *tensors, plan=alone.plan, is_wide=True)

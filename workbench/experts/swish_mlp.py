@@ -41,5 +41,15 @@ class SwishMLPExperts(RowExperts):
         """The rows after their expert."""
         up, down = tensors
         offsets = offsets_of(counts)
-        hidden = nn.functional.silu(grouped_mm(rows, up, offsets))
+        hidden = _swish(grouped_mm(rows, up, offsets), counts)
         return grouped_mm(hidden, down, offsets).to(rows.dtype)
+
+
+def _swish(hidden: Float[Tensor, "N F"], counts: Int[Tensor, "E"]) -> Float[Tensor, "N F"]:
+    if torch.is_grad_enabled() or hidden.device.type != "cpu":
+        return nn.functional.silu(hidden)
+    # PyTorch rounds the last few numbers of a tensor otherwise than the rest on a CPU, and what an expert computes
+    # must not depend on the others that run with it: offloaded ones come in parts.
+    for part in torch.split(hidden, counts.tolist()):
+        nn.functional.silu(part, inplace=True)
+    return hidden

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,3 +33,9 @@ class ZeroExperts(Experts):
     ) -> Float[Tensor, "T D"]:
         """Zeros."""
         return x.new_zeros(x.shape)
+
+    def unweighted(
+        self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
+    ) -> Float[Tensor, "N D"]:
+        """A row of zeros for each."""
+        return torch.zeros_like(plan.dispatch(x)[0])

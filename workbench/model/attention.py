@@ -1,11 +1,14 @@
 """Grouped-query attention, with its norm and its residual."""
 
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from workbench_kernels import AttentionWeights, TokenAttention
 
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
@@ -14,7 +17,10 @@ from workbench.model.norm import RMSNorm
 from workbench.model.packing import Packing
 from workbench.model.rope import Rotation, rotate
 
-__all__ = ["AttentionLayer"]
+__all__ = ["AttentionLayer", "is_hooked"]
+
+# not on the layer: what holds addresses must not be copied or saved with it.
+_READY: WeakKeyDictionary[nn.Module, TokenAttention] = WeakKeyDictionary()
 
 
 class AttentionLayer(nn.Module):
@@ -45,6 +51,10 @@ class AttentionLayer(nn.Module):
         self, stream: Float[Tensor, "T D"], packing: Packing, turn: Rotation, cache: KVCache | None
     ) -> tuple[Float[Tensor, "T D"], "Callable[..., tuple[Tensor, Tensor]]"]:
         """The stream after attention, and the attention itself for routers that read it."""
+        if cache is not None and packing.length == 1 and packing.place is None:
+            ready = self._ready()
+            if ready is not None and ready.can_run(stream):
+                return self._newest(ready, stream, packing, turn, cache)
         x = self.norm(stream)
         query = rotate(self._heads(self.query(x), self.query_norm), turn)
         key = rotate(self._heads(self.key(x), self.key_norm), turn)
@@ -61,6 +71,42 @@ class AttentionLayer(nn.Module):
         )
         out = self.output(packing.pack(mixed.transpose(1, 2)).flatten(1))
         return stream + out, self._reader(query, key, packing, cache)
+
+    def _newest(
+        self, ready: TokenAttention, stream: Float[Tensor, "B D"], packing: Packing, turn: Rotation, cache: KVCache
+    ) -> tuple[Float[Tensor, "B D"], "Callable[..., tuple[Tensor, Tensor]]"]:
+        """As `forward`, for one new token of every sequence, in one call."""
+        column = stream.new_empty(len(stream), 1, *ready.column)
+        keys, values = cache.room((self.index, "key"), column), cache.room((self.index, "value"), column)
+        mask = cache.mask() if cache.has_padding else None
+        out, query = ready(stream, keys, values, cosine=turn[0], sine=turn[1], length=cache.length, mask=mask)
+        return out, self._reader(query, keys[:, cache.length - 1], packing, cache)
+
+    def _ready(self) -> TokenAttention | None:
+        """The layer as one call per token; None where a matrix was replaced or has a hook."""
+        weights = self.weights()
+        if weights is None:
+            return None
+        ready = _READY.get(self)
+        if ready is None or ready.place != weights.place:
+            ready = TokenAttention(weights, channels=self.head_dim, epsilon=self.norm.eps, clip=self.clip_qkv)
+            _READY[self] = ready
+        return ready
+
+    def weights(self) -> AttentionWeights | None:
+        """What it has learned; None where a matrix was replaced, or a part has a hook."""
+        # past nn.Module's look-up by attribute, which is slower than all the rest of this.
+        parts = self._modules
+        matrices = [parts[name] for name in ("query", "key", "value", "output")]
+        learned = [part._parameters for part in matrices if type(part) is Linear and not is_hooked(part)]
+        if len(learned) < len(matrices):
+            return None
+        norms = [parts.get(name) for name in ("norm", "query_norm", "key_norm")]
+        if any(norm is not None and is_hooked(norm) for norm in norms):
+            return None
+        gains: list[Any] = [None if norm is None else norm._parameters["weight"] for norm in norms]
+        tensors: list[Any] = [*(one["weight"] for one in learned), *(one["bias"] for one in learned[:3])]
+        return AttentionWeights(gains[0], *tensors, *gains[1:])
 
     def _heads(self, x: Float[Tensor, "T W"], norm: RMSNorm | None) -> Float[Tensor, "T H Q"]:
         if norm is not None and self.norms_whole_width:
@@ -110,14 +156,17 @@ class AttentionLayer(nn.Module):
         return attend
 
 
+def is_hooked(part: nn.Module) -> bool:
+    """Whether somebody listens to a module."""
+    return bool(part._forward_hooks or part._forward_pre_hooks)
+
+
 def allowed_columns(packing: Packing, cache: KVCache | None) -> Bool[Tensor, "B 1 S P"] | None:
     """Which columns each column may look at; None for plain causal attention or a free single query."""
     if cache is None:
         real, total = packing.mask, packing.length
     else:
-        real, total = cache.mask(), cache.length
-        if bool(real.all()):
-            real = None
+        real, total = cache.mask() if cache.has_padding else None, cache.length
     if real is None and (total == packing.length or packing.length == 1):
         return None
     device = packing.position.device

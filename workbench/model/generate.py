@@ -55,6 +55,7 @@ class Generated:
         batch: what the model was given in this step.
         output: what it returned, routings included.
         phase: `prefill` for the first step, `decode` after it, or always `prefill` without a cache.
+        cache_bytes: memory of keys, values and router memory so far [B].
     """
 
     token_ids: Int[Tensor, "B"]
@@ -62,6 +63,7 @@ class Generated:
     batch: Batch
     output: Output = field(repr=False)
     phase: str
+    cache_bytes: int = 0
 
 
 def generate(
@@ -103,21 +105,24 @@ def _steps(
     draws = [stream(seed, row) for row in range(len(prompts))]
     running = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     cache = None if recompute else KVCache(len(prompts))
+    real = torch.ones(len(prompts), 1, dtype=torch.bool, device=model.device)
     for step in range(sampling.max_new_tokens):
         phase: Phase = "decode" if step and cache is not None else "prefill"
         context = RouteContext(phase=phase, seed=seed)
         # not a decorator of the generator: another decorator around it, such as a type checker's, would undo that.
         with torch.no_grad():
-            output = model(token_ids, mask=mask, cache=cache, context=context)
+            # a new column is never padding: without a mask nobody has to look.
+            seen = None if phase == "decode" else mask
+            output = model(token_ids, mask=seen, cache=cache, context=context)
         new = _drawn(output.logits[:, -1].float(), sampling, draws)
         batch = Batch(token_ids=token_ids, mask=mask)
-        yield Generated(token_ids=new, is_new=running.clone(), batch=batch, output=output, phase=phase)
+        held = 0 if cache is None else cache.num_bytes
+        yield Generated(token_ids=new, is_new=running, batch=batch, output=output, phase=phase, cache_bytes=held)
         for end in sampling.end_ids:
-            running &= new != end
-        if not running.any():
+            running = running & (new != end)
+        if sampling.end_ids and not running.any():
             return
         column = new.unsqueeze(-1)
-        real = torch.ones_like(column, dtype=torch.bool)
         token_ids = column if cache is not None else torch.cat((token_ids, column), dim=1)
         mask = real if cache is not None else torch.cat((mask, real), dim=1)
 

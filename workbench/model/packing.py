@@ -58,6 +58,10 @@ def packing_of(
         raise ValueError(f"mask must have the batch's shape {tuple(shape)}, got {tuple(mask.shape)}")
     if mask is not None and bool(mask.all()):
         mask = None
+    if mask is None and length == 1 and past is not None:
+        # decoding comes here for every token.
+        everyone = torch.arange(batch, device=device)
+        return Packing(batch=batch, length=1, mask=None, place=None, sequence=everyone, position=past)
     if mask is None:
         position = torch.arange(length, device=device).expand(batch, length)
     else:

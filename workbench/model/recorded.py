@@ -1,14 +1,16 @@
 """Texts through a model with every token's routing recorded: one that is there, and one that it writes."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from workbench.core.context import Phase, RouteContext
 from workbench.core.html import facts
-from workbench.core.records import Batch
+from workbench.core.records import Batch, Event
 from workbench.core.units import human_seconds
 from workbench.data.tokenizer import Tokenizer
 from workbench.model.generate import Generated, Sampling
@@ -17,7 +19,10 @@ from workbench.model.transformer import Transformer
 from workbench.trace.record import Recorder
 from workbench.trace.schema import Trace
 
-__all__ = ["Answer", "Written", "record_text", "write_text"]
+__all__ = ["Answer", "Events", "Written", "answer", "record_text", "recorder_of", "write_text"]
+
+Events = Callable[[Generated, int], Sequence[Event]]
+"""(a step of generation, step of the run) -> what happened beside it."""
 
 _SHOWN_CHARACTERS = 300
 
@@ -113,6 +118,7 @@ def write_text(
     stop: Sequence[str] = (),
     seed: int = 0,
     on_text: Callable[[str], None] = lambda text: None,
+    events_of: Events = lambda done, step: (),
 ) -> Written:
     """The model's continuation of a prompt, with the routing of all tokens but the last, which nothing follows.
 
@@ -123,6 +129,7 @@ def write_text(
         step: what the trace says of when this was.
         stop: the text ends before the first of these strings.
         on_text: called with each piece of text as it is written.
+        events_of: called after each token; what its expert cache did for it goes into the recording.
 
     Raises:
         ValueError: an empty stop string, or a tokenizer larger than the model's vocabulary.
@@ -135,6 +142,9 @@ def write_text(
     for part in steps:
         if part.generated is not None:
             count, last = count + 1, part.generated
+            events = events_of(last, step)
+            if recorder is not None:
+                recorder.add_events(events)
             if recorder is not None and not is_recomputed:
                 _record(recorder, last, step)
         if part.new[0]:
@@ -144,6 +154,41 @@ def write_text(
         _record(recorder, last, step)
     seconds = time.perf_counter() - began
     return Written(text="".join(pieces), num_tokens=count, seconds=seconds, is_recomputed=is_recomputed)
+
+
+def answer(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    step: int,
+    trained_seconds: float,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    on_text: Callable[[str], None] = lambda text: None,
+    events_of: Events = lambda done, step: (),
+) -> Answer:
+    """The model's continuation of a prompt with what a reader needs to judge it; see `write_text`.
+
+    Args:
+        trained_seconds: how long the model has been trained [s].
+
+    Raises:
+        ValueError: an empty stop string, or a tokenizer larger than the model's vocabulary.
+    """
+    recorder = recorder_of(model, tokenizer)
+    about: dict[str, Any] = {"step": step, "stop": stop, "seed": seed, "on_text": on_text, "events_of": events_of}
+    written = write_text(model, tokenizer, prompt, sampling, recorder=recorder, **about)
+    again = f"; {model.config.router.name} sees later tokens, so the prefix was routed anew each time"
+    settings = sampling.in_words(seed) + again * written.is_recomputed
+    return written.answer(prompt, settings=settings, trained_seconds=trained_seconds, trace=recorder.trace())
+
+
+def recorder_of(model: Transformer, tokenizer: Tokenizer) -> Recorder:
+    """A recorder in memory that says which model and tokenizer it heard."""
+    attrs = {"model": json.dumps(model.config.to_json()), "tokenizer": tokenizer.name}
+    return Recorder(attrs=attrs, decode_piece=tokenizer.piece)
 
 
 def _record(recorder: Recorder, done: Generated, step: int) -> None:

@@ -1,5 +1,7 @@
 """Rotary positions in the half-split layout that Hugging Face checkpoints use."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,9 +16,7 @@ def rotation(position: Int[Tensor, "T"], head_dim: int, theta: float) -> Rotatio
 
     Source: arXiv 2104.09864.
     """
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position.device) / head_dim
-    angle = position.float().unsqueeze(-1) * (1.0 / theta**exponent)
-    angle = torch.cat((angle, angle), dim=-1)
+    angle = position.float().unsqueeze(-1) * _frequencies(head_dim, theta, position.device)
     return angle.cos(), angle.sin()
 
 
@@ -25,3 +25,10 @@ def rotate(x: Float[Tensor, "T H Q"], turn: Rotation) -> Float[Tensor, "T H Q"]:
     cosine, sine = (part.to(x.dtype).unsqueeze(1) for part in turn)
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+@lru_cache(maxsize=16)
+def _frequencies(head_dim: int, theta: float, device: torch.device) -> Float[Tensor, "Q"]:
+    with torch.inference_mode(False):
+        exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+        return (1.0 / theta**exponent).repeat(2)

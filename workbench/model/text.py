@@ -1,6 +1,6 @@
 """Text in, text out: prompts to tokens, tokens to text as they come, stop strings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,9 +8,12 @@ from workbench.data.tokenizer import Tokenizer
 from workbench.model.generate import Generated, Sampling, generate
 from workbench.model.transformer import Transformer
 
-__all__ = ["TextStep", "stream_text"]
+__all__ = ["Begin", "TextStep", "stream_text", "text_steps"]
 
 Ending = Literal["end token", "stop string"]
+
+Begin = Callable[[list[list[int]], Sampling], Iterator[Generated]]
+"""(prompts as tokens, how to draw and where to end) -> the steps of a generation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,30 +41,53 @@ def stream_text(
     seed: int = 0,
     recompute: bool = False,
 ) -> Iterator[TextStep]:
-    """The text that follows each prompt, as it is generated.
+    """The text that follows each prompt, as a model of ours generates it; see `text_steps`.
 
     Args:
-        stop: a sequence ends before the first of these strings.
         recompute: forward the whole prefix for every token; for routers that are not causal.
 
     Raises:
-        ValueError: an empty prompt or stop string, a tokenizer larger than the model's vocabulary, or a
-            router that cannot generate.
+        ValueError: as `text_steps`, or a router that cannot generate.
+    """
+
+    def begin(token_ids: list[list[int]], endings: Sampling) -> Iterator[Generated]:
+        return generate(model, token_ids, endings, seed=seed, recompute=recompute)
+
+    return text_steps(begin, tokenizer, prompts, sampling, vocab_size=model.config.vocab_size, stop=stop)
+
+
+def text_steps(
+    begin: Begin,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    vocab_size: int,
+    stop: Sequence[str] = (),
+) -> Iterator[TextStep]:
+    """The text that follows each prompt, as it is generated.
+
+    Args:
+        begin: generates tokens after prompts of tokens.
+        vocab_size: tokens that the model knows.
+        stop: a sequence ends before the first of these strings.
+
+    Raises:
+        ValueError: an empty prompt or stop string, or a tokenizer larger than the model's vocabulary.
     """
     if any(not text for text in stop):
         raise ValueError("a stop string must not be empty; leave it out to stop at the end token only")
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > vocab_size:
         raise ValueError(
-            f"tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, the model's vocabulary "
-            f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+            f"tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, the model's vocabulary {vocab_size}; "
+            "use the tokenizer that the model was trained with"
         )
     lead = [] if tokenizer.start_id is None else [tokenizer.start_id]
     token_ids = [lead + tokenizer.encode(prompt) for prompt in prompts]
     # an empty prompt asks for a document: the end of the one before begins it.
     token_ids = [ids or [tokenizer.end_id] for ids in token_ids]
     endings = replace(sampling, end_ids=(*sampling.end_ids, tokenizer.end_id))
-    steps = generate(model, token_ids, endings, seed=seed, recompute=recompute)
-    return _text_steps(steps, [_Row(tokenizer, stop, endings.end_ids) for _ in prompts])
+    return _text_steps(begin(token_ids, endings), [_Row(tokenizer, stop, endings.end_ids) for _ in prompts])
 
 
 def _text_steps(steps: Iterator[Generated], rows: list["_Row"]) -> Iterator[TextStep]:

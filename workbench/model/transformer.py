@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from workbench_kernels import token_linear
 
 from workbench.core.context import RouteContext
 from workbench.core.experts import Experts
@@ -21,6 +22,7 @@ from workbench.core.spec import Spec
 from workbench.core.units import human_count
 from workbench.model.block import Block
 from workbench.model.config import ModelConfig
+from workbench.model.decoding import decoded
 from workbench.model.kv_cache import KVCache
 from workbench.model.layer import MoELayer
 from workbench.model.linear import Linear
@@ -40,11 +42,15 @@ class Transformer(nn.Module):
 
     Args:
         config: the model's shape and router.
+
+    Attributes:
+        steering: the `bias` of every pass that brings none of its own; None for none. It is not saved.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.steering: Tensor | None = None
         # a given weight is not initialised, here or by torch.
         self.embedding = nn.Embedding(
             config.vocab_size, config.width, _weight=torch.empty(config.vocab_size, config.width)
@@ -90,7 +96,7 @@ class Transformer(nn.Module):
             label: domain of each token, for routers and losses that read it.
             context: phase, step and seed; a held-out pass (`prefill`) by default.
             cache: tokens seen before; they are not given again.
-            bias: added to the choice of expert in each MoE layer, never to its weight; -inf bans.
+            bias: added to the choice of expert in each MoE layer, never to its weight; -inf bans. None: `steering`.
             recompute: trade time for memory, forget activations and make them again in backward.
             shadow: routers that decide about the same hidden states and touch nothing; their sites have `is_shadow`.
 
@@ -98,13 +104,20 @@ class Transformer(nn.Module):
             ValueError: a token id outside the vocabulary, or a mask of another shape.
         """
         self._check(token_ids)
+        bias = self.steering if bias is None else bias
+        context = context or RouteContext(phase="prefill")
+        is_plain = bias is None and shadow is None and label is None and mask is None and self.shared_part is None
+        if is_plain and cache is not None and token_ids.shape == (1, 1):
+            output = decoded(self._modules, token_ids, context, cache, self.config)
+            if output is not None:
+                return output
         if cache is not None:
             packing = packing_of(token_ids.shape, mask, cache.past, token_ids.device)
             cache.advance(torch.ones_like(token_ids, dtype=torch.bool) if mask is None else mask)
         else:
             packing = packing_of(token_ids.shape, mask, None, token_ids.device)
         ids = packing.pack(token_ids)
-        base = (context or RouteContext(phase="prefill")).at(
+        base = context.at(
             num_layers=len(self.config.moe_layers),
             sequence=packing.sequence,
             position=packing.position,
@@ -116,14 +129,14 @@ class Transformer(nn.Module):
         stream, sites = through(
             self.embedding(ids), base, rotation(packing.position, self.config.head_dim, self.config.rope_theta)
         )
-        stream = self.norm(stream)
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return Output(logits=packing.pad(nn.functional.linear(stream, weight)), sites=sites, context=base)
+        return Output(logits=packing.pad(token_linear(self.norm(stream), weight)), sites=sites, context=base)
 
     def _check(self, token_ids: Int[Tensor, "B S"]) -> None:
         if token_ids.numel() == 0:
             return
-        low, high = int(token_ids.min()), int(token_ids.max())
+        ends = (token_ids,) if token_ids.numel() == 1 else token_ids.aminmax()
+        low, high = int(ends[0]), int(ends[-1])
         if low < 0 or high >= self.config.vocab_size:
             raise ValueError(
                 f"token ids must lie in 0..{self.config.vocab_size - 1}, got {low if low < 0 else high}; "

@@ -1,5 +1,8 @@
 """Weights on disk: our own checkpoints, and the Hugging Face folders of four families."""
 
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,7 +11,7 @@ from workbench.core.check import at_least
 from workbench.model.config import ModelConfig
 from workbench.model.folders import CONFIG, FOREIGN_CONFIG, copy_tokenizer, model_folder, special_ids
 from workbench.model.hugging_face import family_of, read_config, write_config
-from workbench.model.pieces import fill, state_of, view_of, whole_pieces
+from workbench.model.pieces import Piece, fill, state_of, view_of, whole_pieces
 from workbench.model.tensor_files import (
     SINGLE,
     TensorFiles,
@@ -21,7 +24,7 @@ from workbench.model.tensor_files import (
 from workbench.model.tensor_names import fused_marker, pieces_of
 from workbench.model.transformer import Transformer
 
-__all__ = ["export_hugging_face", "load", "load_model", "save_model"]
+__all__ = ["ModelSource", "export_hugging_face", "load", "load_model", "open_source", "save_model"]
 
 _FORMAT = "moe-workbench.model/1"
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -42,9 +45,44 @@ def load(
         FileNotFoundError: no such folder, or no model in it.
         ValueError: damaged files, an architecture or option that is not supported, tensors that do not fit.
     """
+    with open_source(path) as source:
+        return fill(source.model, source.files, source.pieces, dtype=dtype, device=device, ignored=source.ignored)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSource:
+    """A checkpoint that is open for reading.
+
+    Args:
+        folder: that holds it.
+        model: of the checkpoint's shape, its weights not set, so that the large ones cost no memory yet.
+        files: the stored tensors.
+        pieces: which stored tensor is which part of the model.
+        ignored: stored tensors that the model does not need.
+    """
+
+    folder: Path
+    model: Transformer
+    files: TensorFiles
+    pieces: Sequence[Piece]
+    ignored: Collection[str]
+
+
+@contextmanager
+def open_source(path: Path | str) -> Iterator[ModelSource]:
+    """A checkpoint whose tensors can be read one by one; see `load` for what it may be.
+
+    Raises:
+        FileNotFoundError: no such folder, or no model in it.
+        ValueError: damaged files, an architecture or option that is not supported.
+        LookupError: a router that this installation does not have.
+    """
     folder = model_folder(path)
     if (folder / CONFIG).is_file():
-        return load_model(folder, dtype=dtype, device=device)
+        model = Transformer(_own_config(folder))
+        with TensorFiles(folder) as files:
+            yield ModelSource(folder, model, files, whole_pieces(model), ())
+        return
     try:
         source = read_json(folder / FOREIGN_CONFIG)
         family, config = family_of(source), read_config(source)
@@ -53,8 +91,7 @@ def load(
         raise ValueError(f"{folder / FOREIGN_CONFIG}: {error}") from error
     with TensorFiles(folder) as files:
         pieces = list(pieces_of(config, family, is_fused=fused_marker(config) in files))
-        ignored = _ignored(files, is_tied=config.tie_embeddings)
-        return fill(model, files, pieces, dtype=dtype, device=device, ignored=ignored)
+        yield ModelSource(folder, model, files, pieces, _ignored(files, is_tied=config.tie_embeddings))
 
 
 def _ignored(files: TensorFiles, *, is_tied: bool) -> set[str]:
@@ -101,15 +138,18 @@ def load_model(
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG}; give a folder that save_model wrote")
+    with open_source(folder) as source:
+        return fill(source.model, source.files, source.pieces, dtype=dtype, device=device)
+
+
+def _own_config(folder: Path) -> ModelConfig:
     data = read_json(folder / CONFIG)
     if data.get("format") != _FORMAT or not isinstance(data.get("config"), dict):
         raise ValueError(
             f"{folder / CONFIG} must have format {_FORMAT!r} and a config, got format {data.get('format')!r}; "
             "open it with the version that wrote it"
         )
-    model = Transformer(ModelConfig.from_json(data["config"]))
-    with TensorFiles(folder) as files:
-        return fill(model, files, whole_pieces(model), dtype=dtype, device=device)
+    return ModelConfig.from_json(data["config"])
 
 
 def export_hugging_face(

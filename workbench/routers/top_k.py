@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from workbench_kernels import ChoiceGate, token_choice
+from workbench_kernels.token_choice import can_choose
 
 from workbench.core.check import at_least, one_of, within
 from workbench.core.context import RouteContext
@@ -92,8 +94,19 @@ class TopKRouter(Router):
         """Balance and z-loss."""
         return {"balance": self.balance, "z": self.z}
 
+    def top_k_gate(self) -> ChoiceGate | None:
+        """The router as data, unless it chooses among groups or somebody listens to its gate."""
+        if self.groups > 1 or self.gate._forward_hooks or self.gate._forward_pre_hooks:
+            return None
+        return ChoiceGate(
+            self.gate.weight, self.top_k, self.score, self.renormalise, self.scale, selection_bias=self.selection_bias
+        )
+
     def forward(self, x: Float[Tensor, "T D"], context: RouteContext) -> Routing:
         """The K best experts of every token."""
+        own = self.top_k_gate() if len(x) == 1 else None
+        if own is not None and can_choose(x, own):
+            return self._one(x, own, context)
         logit = self.gate(x)
         if self.score == "sigmoid":
             score = logit.sigmoid()
@@ -110,6 +123,17 @@ class TopKRouter(Router):
         expert, keep = best(ranking, self.top_k, may_ban=context.bias is not None)
         weight = self._weight(logit if self.score == "softmax_chosen" else score, expert, keep)
         return SparseRouting.from_topk(expert, weight, keep=keep, num_experts=self.num_experts, prob=prob, logit=logit)
+
+    def _one(self, x: Float[Tensor, "1 D"], gate: ChoiceGate, context: RouteContext) -> Routing:
+        choice = token_choice(x, gate, bias=context.bias)
+        return SparseRouting(
+            expert=choice.expert,
+            weight=choice.weight,
+            kept=None if context.bias is None else choice.rank > -torch.inf,
+            num_experts=self.num_experts,
+            prob=choice.prob,
+            logit=choice.logit,
+        )
 
     def _weight(
         self, score: Float[Tensor, "T E"], expert: Int[Tensor, "T K"], keep: Tensor | None

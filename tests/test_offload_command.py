@@ -1,0 +1,136 @@
+"""`workbench generate --budget`, `workbench replay`, `workbench cacheability`."""
+
+import re
+
+import pytest
+import xarray as xr
+
+from workbench import cli
+from workbench.core import Spec
+from workbench.data import load_tokenizer
+from workbench.model import ModelConfig
+from workbench.model.transformer import Transformer, initialise
+from workbench.model.weights import save_model
+
+SIZES = {"width": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "max_positions": 64}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    shape = ModelConfig(vocab_size=257, num_experts=8, expert_width=32, router=Spec("top_k"), **SIZES)
+    save_model(initialise(Transformer(shape), 0), folder)
+    load_tokenizer("byte").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "a.txt"
+    file.write_text("The quick brown fox jumps over the lazy dog. " * 3)
+    return file
+
+
+@pytest.fixture(scope="module")
+def trace(model, text, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trace") / "t.zarr.zip"
+    assert cli.main(["trace", str(model), "--text", str(text), "--out", str(out)]) == 0
+    return out
+
+
+def test_a_model_on_disk_writes_what_it_writes_in_memory(model, capsys):
+    asked = ["generate", str(model), "The ", "--greedy", "--max-new-tokens", "8"]
+    assert cli.main(asked) == 0
+    expected = capsys.readouterr().out
+    for how in (["--budget", "40%"], ["--budget", "400KB", "--policy", "lfu", "--prefetch", "markov"]):
+        assert cli.main([*asked, *how]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == expected
+        assert "of 16 experts" in shown.err and "hit rate" in shown.err and "lossless" in shown.err
+
+
+def test_experts_lie_in_the_host_and_compute_there_if_asked_to(model, capsys):
+    asked = ["generate", str(model), "The ", "--greedy", "--max-new-tokens", "8"]
+    assert cli.main(asked) == 0
+    expected = capsys.readouterr().out
+    tiers = ["--budget", "40%", "--host-budget", "50%"]
+    assert cli.main([*asked, *tiers]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == expected
+    assert "room for 7 more in the host" in shown.err and "sent down" in shown.err
+    assert shown.err.strip().endswith("bit for bit")
+    assert cli.main([*asked, *tiers, "--host-compute"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == expected
+    assert shown.err.strip().endswith("same greedy tokens, not bit-exact: experts compute on cpu and in the host")
+
+
+def test_lossy_experts_are_measured_and_say_so(model, text, capsys):
+    asked = ["generate", str(model), "The ", "--greedy", "--max-new-tokens", "4", "--budget", "80%"]
+    assert cli.main([*asked, "--format", "int4:levels=2", "--levels", "1.5", "--skip", "0.2"]) == 0
+    shown = capsys.readouterr().err
+    assert "of 32 pages of experts" in shown
+    assert shown.strip().endswith("int4:levels=2 at 1.50 of 2 levels, skipping below 0.2: lossy, not measured yet")
+    assert cli.main([*asked, "--format", "int8", "--measure", str(text)]) == 0
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"int8: lossy, KL [\d.e-]+ nats a token, loss [+-][\d.]+ on 135 tokens", shown)
+    assert "lossless" not in shown
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (["--budget", "12 parsecs"], "a budget is bytes"),
+        (["--budget", "50%", "--format", "int5"], "has no 'int5'"),
+        (["--budget", "50%", "--format", "int4", "--levels", "3"], "mean_levels must be between 1 and 1, got 3"),
+        (["--budget", "50%", "--skip", "1"], "skip is a share of a token's largest weight"),
+        (["--budget", "50%", "--measure", "nowhere.txt"], "nowhere.txt"),
+        (["--budget", "1KiB"], "must be at least"),
+        (["--budget", "50%", "--host-budget", "1KiB"], "a host tier holds at least one of the experts"),
+        (["--budget", "50%", "--policy", "lruu"], "did you mean 'lru'"),
+        (["--budget", "50%", "--policy", "min"], "looks into the future"),
+        (["--budget", "50%", "--prefetch", "nobody"], "has no 'nobody'"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(how, message, model, capsys):
+    assert cli.main(["generate", str(model), "The ", "--greedy", *how]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_replay_shows_every_asked_policy_beside_the_optimum(trace, tmp_path, capsys):
+    out = tmp_path / "curves.nc"
+    asked = ["replay", str(trace), "--policies", "lru,lfu", "--capacities", "4,50%", "--passes", "token"]
+    assert cli.main([*asked, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "4 experts (25%)" in shown and "8 experts (50%)" in shown
+    assert all(name in shown for name in ("lru", "lfu", "min, knows the future", "if tokens were independent"))
+    with xr.open_dataset(out) as curves:
+        hits = curves["hit_rate"].sel(source="recorded")
+        assert (hits.sel(policy="min") >= hits.sel(policy="lru")).all()
+        assert curves.attrs["over"].startswith("540 requests of 135 tokens")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--capacities", "0"], "between 1 and all 16 experts"),
+        (["--capacities", "many"], "a number of experts, or a share"),
+        (["--policies", "lruu"], "did you mean 'lru'"),
+    ],
+)
+def test_a_replay_that_makes_no_sense_is_refused(asked, message, trace, capsys):
+    assert cli.main(["replay", str(trace), *asked]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_and_its_trace_are_judged_alike(model, text, trace, capsys):
+    assert cli.main(["cacheability", str(model), "--text", str(text)]) == 0
+    of_model = capsys.readouterr().out
+    assert cli.main(["cacheability", str(trace)]) == 0
+    assert capsys.readouterr().out == of_model
+    assert all(words in of_model for words in ("SRP of 16 tokens", "by chance", "cache of 2 x K", "slots by layer"))
+
+
+def test_a_model_cannot_be_judged_without_a_text(model, capsys):
+    assert cli.main(["cacheability", str(model)]) == 2
+    assert "needs --text FILE" in capsys.readouterr().err

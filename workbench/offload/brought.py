@@ -1,0 +1,58 @@
+"""The experts of a single token, brought one layer at a time while the whole model runs in one call."""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.core.context import RouteContext
+from workbench.offload.engine import OffloadEngine
+from workbench.offload.prefetcher import Guess, Observation
+
+__all__ = ["TokenBringer"]
+
+
+@final
+class TokenBringer:
+    """Asks an engine for what one token has chosen in one layer; the experts are exact, one page each.
+
+    Args:
+        engine: shared by all layers; its least budget holds what a token chooses.
+        layer: index among the MoE layers.
+        num_experts: of a layer.
+        ahead: (layer, hidden states, context) -> what the next layer would choose for them.
+    """
+
+    def __init__(
+        self,
+        engine: OffloadEngine,
+        layer: int,
+        num_experts: int,
+        ahead: Callable[[int, Tensor, RouteContext], Sequence[Guess]],
+    ):
+        self._engine, self._layer, self._ahead = engine, layer, ahead
+        self._first = layer * num_experts
+
+    def __call__(self, experts: Sequence[int], x: Float[Tensor, "1 D"], context: RouteContext) -> list[int]:
+        """The slot of each expert; they are there when the call returns.
+
+        Raises:
+            OSError: an expert could not be read.
+            ValueError: an expert is damaged.
+        """
+        engine, first, prefetcher = self._engine, self._first, self._engine.loop.prefetcher
+        engine.begin_pass(self._layer, context.iteration, 1, is_prompt=context.phase != "decode")
+        reads_tokens = prefetcher is not None and prefetcher.needs_tokens and context.token_id is not None
+        seen = Observation(
+            layer=self._layer,
+            pages=sorted(first + expert for expert in experts),
+            counts=[1] * len(experts),
+            ahead=lambda: self._ahead(self._layer, x, context),
+            token_ids=tuple(context.token_id.tolist()) if reads_tokens else None,
+        )
+        slot_of: dict[int, int] = {}
+        for numbers, slots in engine.serve(seen, [0] * len(experts)):
+            assert not slot_of, "what one token asks for fits into the least budget"
+            slot_of = dict(zip(numbers, slots, strict=True))
+        return [slot_of[expert] for expert in experts]

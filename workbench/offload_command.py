@@ -1,0 +1,200 @@
+"""`workbench generate --budget`, `workbench replay`, `workbench cacheability`."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from workbench.core.spec import Spec
+from workbench.data.tokenizer import Tokenizer
+from workbench.host_command import generate_with_host
+from workbench.model.generate import Sampling
+from workbench.model.recorded import recorder_of, write_text
+from workbench.offload.cacheability import cacheability_of
+from workbench.offload.config import OffloadConfig
+from workbench.offload.curves import cache_curves
+from workbench.offload.model import OffloadedModel, open_offloaded
+from workbench.offload.policies import POLICIES
+from workbench.offload.policy import CachePolicy, CacheShape
+from workbench.offload.recorded import requests_of
+from workbench.offload.requests import Requests
+from workbench.opening import is_trace, needs_host, open_tokenizer, read_text, record_file
+from workbench.session import TEMPERATURE, TOP_P
+from workbench.terminal import Conversion, say, write
+from workbench.trace.files import open_trace
+from workbench.trace.schema import Trace
+from workbench.train.run_folder import RunFolder
+
+__all__ = ["generate_offloaded", "judge", "replay_trace"]
+
+_UNKNOWN_BYTES, _UNKNOWN_SPEED = 1.0, 1.0
+_SMALL = 2_000_000
+_MEASURED_TOKENS = 4096
+
+
+def generate_offloaded(
+    folder: Path,
+    text: str,
+    *,
+    budget: str,
+    host_budget: str | None,
+    host_compute: bool | None,
+    policy: str | None,
+    prefetch: str | None,
+    format: str | None,
+    levels: float | None,
+    skip: float | None,
+    measure: Path | None,
+    max_new_tokens: int,
+    temperature: float | None,
+    stop: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Continue a text with the experts on disk, and say what that took."""
+    config = OffloadConfig(
+        budget=budget,
+        host_budget=host_budget,
+        host_compute=bool(host_compute),
+        policy=Spec.parse(policy or "lru"),
+        prefetch=None if prefetch is None else Spec.parse(prefetch),
+        format=Spec.parse(format or "exact"),
+        mean_levels=levels,
+        skip=skip or 0.0,
+    )
+    # read first: a file that is not there is said before anything is written.
+    measured = "" if measure is None else read_text(measure)
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, temperature=TEMPERATURE if temperature is None else temperature, top_p=TOP_P
+    )
+    if needs_host(folder):
+        if measure is not None:
+            raise ValueError("--measure compares models of our own families; leave it out for this checkpoint")
+        generate_with_host(folder, text, sampling, offload=config, stop=stop, seed=seed)
+        return
+    with open_offloaded(folder, config, on_expert=Conversion()) as offloaded:
+        tokenizer, words = open_tokenizer(folder, offloaded.model.config.vocab_size)
+        say(words)
+        _continue(offloaded, tokenizer, text, sampling, stop, seed)
+        if measured:
+            _measure(offloaded, folder, config.budget, tokenizer.encode(measured))
+        say(offloaded.engine.badge)
+
+
+def _continue(
+    offloaded: OffloadedModel, tokenizer: Tokenizer, text: str, sampling: Sampling, stop: tuple[str, ...], seed: int
+) -> None:
+    engine = offloaded.engine
+    say(f"room for {engine.capacity} of {engine.shape.num_pages} {engine.precision.unit}, read {engine.store.way}")
+    if engine.host is not None:
+        say(f"room for {engine.host.capacity} more in the host")
+    write(text)
+    with offloaded.writing():
+        written = write_text(
+            offloaded.model,
+            tokenizer,
+            text,
+            sampling,
+            recorder=recorder_of(offloaded.model, tokenizer),
+            stop=stop,
+            seed=seed,
+            on_text=write,
+            events_of=offloaded.events_of,
+        )
+    write("\n")
+    say(f"{written.num_tokens / max(written.seconds, 1e-9):.1f} tokens/s; {engine.ledger.to_text()}")
+
+
+def _measure(offloaded: OffloadedModel, folder: Path, budget: int | str, token_ids: Sequence[int]) -> None:
+    with open_offloaded(folder, OffloadConfig(budget=budget), on_expert=Conversion()) as exact:
+        offloaded.measure_loss(exact.predict, token_ids[:_MEASURED_TOKENS])
+
+
+def replay_trace(
+    trace: Path, *, policies: str, capacities: str, passes: Literal["recorded", "token"], out: Path | None
+) -> None:
+    """Drive caches of several sizes with a recorded routing, under every policy, and print the hit rates."""
+    requests = requests_of(_opened_trace(trace), passes=passes)
+    names = POLICIES.names() if policies == "all" else tuple(str(spec) for spec in Spec.parse_list(policies))
+    sizes = [_capacity(piece.strip(), requests.num_pages) for piece in capacities.split(",")]
+    with tqdm(unit="run", dynamic_ncols=True) as bar:
+
+        def on_progress(done: int, of: int) -> None:
+            bar.total, bar.n = of, done
+            bar.refresh()
+
+        curves = cache_curves(
+            requests,
+            names,
+            sizes,
+            block_bytes=_UNKNOWN_BYTES,
+            bytes_per_second=_UNKNOWN_SPEED,
+            # other processes take seconds to begin.
+            jobs=1 if len(requests) * len(names) * len(sizes) < _SMALL else None,
+            on_progress=on_progress,
+        )
+    _show_curves(curves, requests)
+    if out is not None:
+        curves.to_netcdf(out)
+        say(f"numbers: {out.resolve()}")
+
+
+def judge(model: Path, *, text: Path | None, window: int, miss_ms: float) -> None:
+    """Print what caches can expect of a model on a text."""
+    report = cacheability_of(_recorded(model, text), miss_seconds=miss_ms / 1000, window=window)
+    sys.stdout.write(report.to_text() + "\n")
+
+
+def _recorded(model: Path, text: Path | None) -> Trace:
+    if is_trace(model):
+        return open_trace(model)
+    if text is None:
+        raise ValueError("a model needs --text FILE to route; a trace (t.zarr, t.zarr.zip, t.nc) needs none")
+    return record_file(model, text, tell=say)
+
+
+def _opened_trace(path: Path) -> Trace:
+    return open_trace(path) if is_trace(path) else open_trace(RunFolder(path).trace)
+
+
+def _capacity(text: str, pages: int) -> int:
+    try:
+        size = int(text) if text.isdecimal() else round(float(text.removesuffix("%")) / 100 * pages)
+    except ValueError as error:
+        raise ValueError(f"a capacity is a number of experts, or a share as 25%; got {text!r}") from error
+    if not 1 <= size <= pages:
+        raise ValueError(f"a capacity must be between 1 and all {pages} experts, got {text!r} ({size})")
+    return size
+
+
+def _show_curves(curves: xr.Dataset, requests: Requests) -> None:
+    pages = requests.num_pages
+    hits, optimum = curves["hit_rate"], curves["hit_rate"].sel(policy="min")
+    table = Table(title=f"hit rate, {curves.attrs['over']}")
+    table.add_column("policy")
+    for capacity in curves["capacity"].values.tolist():
+        table.add_column(f"{capacity} experts ({capacity / pages:.0%})", justify="right")
+    recorded = hits.sel(source="recorded")
+    for policy in curves["policy"].values[recorded.mean("capacity").argsort()[::-1].values].tolist():
+        knows = ", knows the future" * _knows_the_future(policy, requests)
+        table.add_row(Text(policy + knows), *_cells(recorded.sel(policy=policy)))
+    table.add_section()
+    table.add_row(Text("min, if tokens were independent"), *_cells(optimum.sel(source="independent")))
+    if "lru" in curves["policy"].values:
+        table.add_row(Text("lru, if tokens were independent"), *_cells(hits.sel(policy="lru", source="independent")))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _knows_the_future(policy: str, requests: Requests) -> bool:
+    sizes = {"num_layers": requests.num_layers, "num_experts": requests.num_experts, "top_k": requests.top_k}
+    built: CachePolicy = Spec.parse(policy).build(POLICIES, CacheShape(capacity=1, **sizes))
+    return built.reads_future
+
+
+def _cells(values: xr.DataArray) -> Iterator[str]:
+    return (f"{value:.4f}" for value in values.values.tolist())

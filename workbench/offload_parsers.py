@@ -1,0 +1,55 @@
+"""Options of the commands that offload, replay and judge caches; light, so that the command line starts at once."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["cacheability_parser", "offload_options", "replay_parser"]
+
+
+def offload_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that runs a model: with a budget its experts are read from disk."""
+    offload = parser.add_argument_group("offloading, for a model that is larger than memory")
+    offload.add_argument("--budget", help="memory for experts and KV cache: 64MiB, or 25%% of all experts")
+    offload.add_argument("--host-budget", help="memory for experts that the device let go, between it and the disk")
+    offload.add_argument(
+        "--host-compute", action="store_true", default=None, help="compute experts there where that is cheaper"
+    )
+    offload.add_argument("--policy", help="who leaves when another expert must enter (default lru)")
+    offload.add_argument("--prefetch", help="who is fetched before being asked for (default nobody)")
+    offload.add_argument("--format", help="how experts are held: exact (default), or lossy: int8, int4, residual")
+    offload.add_argument("--levels", type=float, help="levels of the format per expert, on average (default all)")
+    offload.add_argument("--skip", type=float, help="leave out experts below this share of the largest weight")
+    offload.add_argument("--measure", type=Path, metavar="FILE", help="a text on which to say what a lossy model loses")
+
+
+def replay_parser(parser: argparse.ArgumentParser) -> None:
+    """The options of `replay`; `options.run` does it."""
+    parser.add_argument("trace", type=Path, help="a trace, or a run")
+    parser.add_argument("--policies", default="all", help="names separated by commas (default all)")
+    parser.add_argument(
+        "--capacities", default="10%,25%,50%", help="experts, or shares of all (default 10%%,25%%,50%%)"
+    )
+    parser.add_argument(
+        "--passes", choices=("recorded", "token"), default="recorded", help="token: as if written one token at a time"
+    )
+    parser.add_argument("--out", type=Path, help="also write the numbers, as curves.nc")
+    parser.set_defaults(run=lambda options: _commands().replay_trace(**_given(options)))
+
+
+def cacheability_parser(parser: argparse.ArgumentParser) -> None:
+    """The options of `cacheability`; `options.run` does it."""
+    parser.add_argument("model", type=Path, help="a run, a folder with a checkpoint, or a trace")
+    parser.add_argument("--text", type=Path, help="a UTF-8 text file; a trace needs none")
+    parser.add_argument("--window", type=int, default=16, help="tokens for which experts are fixed (default 16)")
+    parser.add_argument("--miss-ms", type=float, default=1.0, help="time of a miss, for the stall saved (default 1)")
+    parser.set_defaults(run=lambda options: _commands().judge(**_given(options)))
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name != "run"}
+
+
+def _commands() -> Any:
+    return import_module("workbench.offload_command")
