@@ -7,7 +7,7 @@ import xarray as xr
 
 from workbench.core.records import Batch, CacheEvent, ControlEvent, ExpertKey, Output, Site, Tally
 from workbench.core.sparse import SparseRouting
-from workbench.trace import Recorder, Sampling, TraceWriter, validate
+from workbench.trace import Recorder, Sampling, TraceWriter, open_trace, validate
 
 
 @pytest.fixture
@@ -255,3 +255,23 @@ def test_pieces_and_domains_survive_what_files_cannot_hold(forward):
     recorder = Recorder(decode_piece=lambda token: "\0\udc80")
     recorder.add(*forward(columns=1), phase="prefill", step=0)
     assert recorder.trace()["routing"]["piece"].values.tolist() == ["␀?"]
+
+
+def test_who_watches_gets_every_row_once_and_the_blocks_on_disk_stay_whole(forward, tmp_path):
+    def record(recorder, *, packs):
+        seen = []
+        recorder.listen(lambda block: seen.extend(block.get("load", {}).get("step", np.zeros(0)).tolist()))
+        for step in range(1, 21):
+            recorder.add(*forward(columns=5, seed=step), phase="train", step=step)
+            if packs and step % 3 == 0:
+                recorder.pack()
+        recorder.close()
+        return seen
+
+    watched, plain = (TraceWriter(tmp_path / name) for name in ("watched.zarr", "plain.zarr"))
+    assert record(Recorder(watched, block_steps=8), packs=True) == list(range(1, 21))
+    assert record(Recorder(plain, block_steps=8), packs=False) == list(range(1, 21))
+    traces = [open_trace(tmp_path / name) for name in ("watched.zarr", "plain.zarr")]
+    assert traces[0]["load"].to_dataset().equals(traces[1]["load"].to_dataset())
+    chunks = [len(list((tmp_path / name / "load" / "load" / "c").iterdir())) for name in ("watched.zarr", "plain.zarr")]
+    assert chunks[0] == chunks[1]

@@ -93,6 +93,14 @@ def test_a_tally_sums_counts_and_averages_losses(make):
         assert own.losses == {"balance": pytest.approx(sum(balances) / 2)}
 
 
+def test_of_a_long_sequence_the_beginning_is_tried():
+    ids = torch.arange(2 * 300).reshape(2, 300)
+    one = first_sequence(Batch(token_ids=ids, target_ids=ids + 1, domains=("a",), domain=torch.zeros(2, 300).long()))
+    assert torch.equal(one.token_ids, ids[:1, :128])
+    assert torch.equal(one.target_ids, ids[:1, :128] + 1)
+    assert one.domain.shape == (1, 128)
+
+
 def test_the_first_sequence_keeps_what_is_known_of_it():
     one = first_sequence(replace(batch(), domain=torch.zeros(4, 8, dtype=torch.long)))
     assert torch.equal(one.token_ids, batch().token_ids[:1])

@@ -1,4 +1,4 @@
-"""The `/run`, `/control` and `/offload` groups from the records that fill them."""
+"""The `/run`, `/control`, `/offload` and `/residency` groups from the records that fill them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from workbench.core.records import CacheEvent, ControlEvent, StepReport
+from workbench.core.records import CacheEvent, ControlEvent, Residency, StepReport
 from workbench.trace.blocks import Columns
 from workbench.trace.schema import GROUPS, TEXT, safe_text
 
-__all__ = ["control_columns", "offload_columns", "run_columns"]
+__all__ = ["control_columns", "offload_columns", "residency_columns", "run_columns"]
 
 
 def run_columns(reports: Sequence[StepReport]) -> Columns:
@@ -76,6 +76,19 @@ def offload_columns(events: Sequence[CacheEvent]) -> Columns:
             "stall_seconds": [event.stall_seconds for event in events],
         },
     )
+
+
+def residency_columns(samples: Sequence[Residency]) -> Columns:
+    """One sample per record; empty without records."""
+    if not samples:
+        return {}
+    tier = np.stack([sample.tier for sample in samples])
+    numbers = {
+        "step": [sample.step for sample in samples],
+        "layer": range(tier.shape[1]),
+        "expert": range(tier.shape[2]),
+    }
+    return {**_columns("residency", numbers), "tier": tier}
 
 
 def _columns(group: str, values: Mapping[str, Sequence[object]]) -> Columns:

@@ -13,13 +13,13 @@ from torch import Tensor
 from workbench import __version__
 from workbench.core.check import at_least
 from workbench.core.context import Phase
-from workbench.core.records import Batch, CacheEvent, ControlEvent, Output, StepReport, Tally
+from workbench.core.records import Batch, CacheEvent, ControlEvent, Event, Output, Residency, StepReport, Tally
 from workbench.trace.blocks import Attrs, Block, cut, join, to_trace
 from workbench.trace.checks import plain_attrs
 from workbench.trace.files import open_trace
 from workbench.trace.generations import Generations
 from workbench.trace.pack_load import load_columns, opens_row
-from workbench.trace.pack_records import control_columns, offload_columns, run_columns
+from workbench.trace.pack_records import control_columns, offload_columns, residency_columns, run_columns
 from workbench.trace.pack_routing import routing_columns
 from workbench.trace.passes import Pass, choose, measure
 from workbench.trace.runs import resolve
@@ -73,9 +73,11 @@ class Recorder:
         self._pieces: dict[int, str] = {}
         self._passes: list[Pass] = []
         self._reports: list[StepReport] = []
-        self._control: list[ControlEvent] = []
-        self._cache: list[CacheEvent] = []
+        self._events: dict[type[Event], list[Any]] = _no_events()
         self._blocks: list[Block] = []
+        self._packed_blocks: list[Block] = []
+        self._packed_rows = 0
+        self._on_block: Callable[[Block], None] = lambda block: None
         self._rows = 0
         self._row: tuple[int, str] | None = None
         self._taken = 0
@@ -97,7 +99,7 @@ class Recorder:
         phase: Phase,
         step: int,
         report: StepReport | None = None,
-        events: Sequence[ControlEvent | CacheEvent] = (),
+        events: Sequence[Event] = (),
         is_probe: bool = False,
         sequence: Int[Tensor, "B"] | None = None,
         position: Int[Tensor, "B"] | None = None,
@@ -110,7 +112,7 @@ class Recorder:
             phase: what the model was doing.
             step: optimiser steps done, this one included.
             report: of the step that this pass ends; `add_report` gives it later, too.
-            events: cache events, and control events that the report does not hold.
+            events: what the expert cache did, and control events that the report does not hold.
             is_probe: this is the fixed probe text; its routing is kept, its load does not count.
             sequence: number of each row's generation. By default a prefill begins new ones and a
                 decode step continues those of the last prefill.
@@ -138,17 +140,14 @@ class Recorder:
         Tallies are summed over ranks and micro-batches, so their counts replace those of the passes.
         """
         self._reports.append(report)
-        self._control.extend(report.events)
+        self.add_events(report.events)
         if tallies:
             self._passes.append(Pass(step=report.step, phase="train", tallies=tuple(tallies)))
 
-    def add_events(self, events: Sequence[ControlEvent | CacheEvent]) -> None:
-        """Take events of the control room or of an expert cache."""
+    def add_events(self, events: Sequence[Event]) -> None:
+        """Take events of the control room or of an expert cache, or where the experts were."""
         for event in events:
-            if isinstance(event, ControlEvent):
-                self._control.append(event)
-            else:
-                self._cache.append(event)
+            self._events[type(event)].append(event)
 
     def is_probe_due(self, step: int) -> bool:
         """Whether the sampling asks for a pass of the probe text at this step."""
@@ -162,11 +161,28 @@ class Recorder:
         self._blocks = [join(self._blocks)] if self._blocks else []
         return to_trace(self._blocks[0] if self._blocks else {}, self._attrs)
 
-    def flush(self) -> None:
-        """Pack what is pending into a block, full or not, and write it."""
+    def pack(self) -> None:
+        """Pack what is pending, so that who listens sees it; it is written with the next flush.
+
+        A block on disk stays as large as it is without listeners. Call it between steps.
+        """
+        rows = self._rows
         block = self._packed()
         if block:
-            self._blocks.append(block)
+            self._packed_blocks.append(block)
+            self._packed_rows += rows
+            self._on_block(block)
+
+    def listen(self, on_block: Callable[[Block], None]) -> None:
+        """Hand every block to a function when it is packed, on the thread that packs; in place of the one before."""
+        self._on_block = on_block
+
+    def flush(self) -> None:
+        """Pack what is pending into a block, full or not, and write it."""
+        self.pack()
+        if self._packed_blocks:
+            self._blocks.append(join(self._packed_blocks))
+            self._packed_blocks, self._packed_rows = [], 0
         # a block that could not be written, because the disk is full, waits here for the next call.
         while self._writer is not None and self._blocks:
             self._writer.append(self._blocks[0])
@@ -206,7 +222,7 @@ class Recorder:
         is_probe: bool,
         places: tuple[list[int], list[int]],
     ) -> Pass:
-        sites = output.sites
+        sites = tuple(output.sites)
         tokens = sites[0].routing.num_tokens if sites else 0
         is_sampled = phase in ("train", "eval") and not is_probe
         take = self.sampling.take(step, tokens, self._taken) if is_sampled else tokens
@@ -231,22 +247,22 @@ class Recorder:
         )
 
     def _make_room(self) -> None:
-        events = len(self._control) + len(self._cache)
-        if self._rows >= self._block_steps or self._held >= _HELD_TOKENS or events >= _HELD_EVENTS:
+        events = sum(map(len, self._events.values()))
+        if self._packed_rows + self._rows >= self._block_steps or self._held >= _HELD_TOKENS or events >= _HELD_EVENTS:
             self.flush()
 
     def _packed(self) -> Block:
         passes, self._passes, self._rows, self._held, self._row = self._passes, [], 0, 0, None
         reports, self._reports = self._reports, []
-        control, self._control = self._control, []
-        cache, self._cache = self._cache, []
+        events, self._events = self._events, _no_events()
         sums, choices = resolve(passes)
         block: Block = {
             "run": run_columns(reports),
             "routing": routing_columns(passes, choices, self._piece_of),
             "load": load_columns(passes, sums),
-            "offload": offload_columns(cache),
-            "control": control_columns(control),
+            "offload": offload_columns(events[CacheEvent]),
+            "residency": residency_columns(events[Residency]),
+            "control": control_columns(events[ControlEvent]),
         }
         return {name: columns for name, columns in block.items() if columns}
 
@@ -256,6 +272,10 @@ class Recorder:
         if token_id not in self._pieces:
             self._pieces[token_id] = safe_text(self._decode_piece(token_id))
         return self._pieces[token_id]
+
+
+def _no_events() -> dict[type[Event], list[Any]]:
+    return {ControlEvent: [], CacheEvent: [], Residency: []}
 
 
 def _detached(batch: Batch) -> Batch:

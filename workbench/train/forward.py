@@ -1,5 +1,6 @@
 """One forward pass over a batch: the same for training, evaluation and the probe."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.core.context import RouteContext
@@ -27,12 +28,14 @@ def forward_batch(
     *,
     recompute: bool = False,
     shadow: Shadow | None = None,
+    bias: Float[Tensor, "L E"] | None = None,
 ) -> Output:
     """The model's output for a batch, which is moved to the model's device.
 
     Args:
         recompute: forget activations and make them again in backward.
         shadow: routers that decide beside those of the model.
+        bias: added to the choice of expert; None for the model's own `steering`.
     """
 
     def here(tensor: Tensor | None) -> Tensor | None:
@@ -46,5 +49,6 @@ def forward_batch(
             context=context,
             recompute=recompute,
             shadow=shadow,
+            bias=bias,
         )
     return output

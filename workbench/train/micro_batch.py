@@ -18,6 +18,9 @@ from workbench.train.watch import Watch
 
 __all__ = ["MicroBatch", "first_sequence", "run_micro_batch", "tally", "try_losses"]
 
+# training waits for a trial, and every router works with so many.
+_TRIED_TOKENS = 128
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MicroBatch:
@@ -77,8 +80,11 @@ def run_micro_batch(
 
 
 def first_sequence(batch: Batch) -> Batch:
-    """The first sequence of a training batch, to try something on."""
-    rows: dict[str, Any] = {name: value[:1] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    """The first sequence of a training batch, or the beginning of a long one, to try something on."""
+    part = (slice(1), slice(_TRIED_TOKENS))
+    rows: dict[str, Any] = {
+        name: value[part[: value.dim()]] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
+    }
     return replace(batch, **rows)
 
 

@@ -27,6 +27,7 @@ from workbench.train.swap import RouterBackup, SwapReport, swap_routers
 __all__ = ["RouterChanges"]
 
 _MOST_UNDONE = 8
+_MOST_START_BYTES = 256 * 2**20
 
 
 @final
@@ -52,6 +53,8 @@ class RouterChanges:
         self._model, self._optimizer, self._config = model, optimizer, config
         self._batches, self._precision = batches, precision
         self._undo: list[tuple[RouterBackup, Snapshot | None]] = []
+        self._start: Snapshot | None = None
+        optimizer.register_step_pre_hook(lambda *_: self._settle())
 
     def swap(
         self, router: Spec, state: TrainState, context: RouteContext, *, carry: bool, rebuild_experts: bool
@@ -79,10 +82,17 @@ class RouterChanges:
             trial=lambda: self._try(context),
         )
         after = self._look(context)
+        # not before: copying would take a core from the three passes above, which change no weight that it reads.
+        snapshot.begin()
         # an older snapshot is let go: each is as large as the training itself.
         self._undo = [(old, None) for old, _ in self._undo[1 - _MOST_UNDONE :]] + [(backup, snapshot)]
         diff = diff_routings(before[0], after[0]).with_losses(before[1], after[1])
         return replace(report, diff=diff, stall_seconds=time.perf_counter() - began)
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether the state before the last swap is kept."""
+        return bool(self._undo) and self._undo[-1][1] is not None
 
     def undo(self) -> str:
         """Bring back the router before the last swap, with its optimiser state; experts keep what they learned.
@@ -96,21 +106,37 @@ class RouterChanges:
         self._undo.pop()
         return f"{after} -> {backup.router}: the old router is back with its optimiser state; experts as they are now"
 
-    def rewind(self) -> TrainState:
-        """Everything as it was just before the last swap, bit for bit.
+    def keep_start(self, state: TrainState) -> None:
+        """Before the first step, remember everything for `rewind(to_start=True)`, unless the weights are very large."""
+        if state.step > 0:
+            return
+        size = sum(tensor.numel() * tensor.element_size() for tensor in self._model.state_dict().values())
+        if size <= _MOST_START_BYTES:
+            self._start = Snapshot(self._model, self._optimizer, state).begin()
+
+    def rewind(self, *, to_start: bool = False) -> TrainState:
+        """Everything as it was just before the last swap, or where `keep_start` was called, bit for bit.
 
         Raises:
-            ValueError: there is no swap to go back to.
+            ValueError: there is no such place to go back to.
         """
-        _, snapshot = self._last("rewind to")
+        snapshot = self._start if to_start else self._last("rewind to")[1]
         if snapshot is None:
             raise ValueError(
-                "only the newest swap can be rewound, and it was taken back; "
+                "how this run began is not in memory any more: it was resumed, or its weights are too large to keep "
+                "twice; start another one with the same seed"
+                if to_start
+                else "only the newest swap can be rewound, and it was taken back; "
                 "undo goes further, or resume from a checkpoint"
             )
         state = snapshot.restore(self._model, self._optimizer, self._config)
-        self._undo.pop()
+        del self._undo[0 if to_start else -1 :]
         return state
+
+    def _settle(self) -> None:
+        for snapshot in (self._start, *(kept for _, kept in self._undo[-1:])):
+            if snapshot is not None:
+                snapshot.settle()
 
     def _last(self, what: str) -> tuple[RouterBackup, Snapshot | None]:
         if not self._undo:

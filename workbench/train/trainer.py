@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import fmean
@@ -50,6 +50,7 @@ class Trainer:
 
     Attributes:
         watch: a shadow router that watches; None by default, and after a resume.
+        changes: what was done to the routers, and the way back.
         held: what is let go with the trainer, such as the lock of the run.
     """
 
@@ -68,7 +69,7 @@ class Trainer:
         self.precision = precision_of(model.device, config.dtype)
         self.optimizer = build_optimizer(model, config)
         self.state = TrainState()
-        self._changes = RouterChanges(model, self.optimizer, batches, config, self.precision)
+        self.changes = RouterChanges(model, self.optimizer, batches, config, self.precision)
         self.watch: Watch | None = None
         self.held = ExitStack()
         self._saved_step, self._probed_step, self._is_torn = -1, -1, False
@@ -83,7 +84,7 @@ class Trainer:
         """Training tokens seen."""
         return self.state.tokens
 
-    def run(self, steps: int) -> Iterator[StepReport]:
+    def run(self, steps: int) -> Generator[StepReport, None, None]:
         """Train so many more steps.
 
         A checkpoint is written every `checkpoint_every` steps, at the end, and when the caller stops
@@ -98,7 +99,7 @@ class Trainer:
         at_least("steps", steps, 0)
         return self._run(steps)
 
-    def _run(self, steps: int) -> Iterator[StepReport]:
+    def _run(self, steps: int) -> Generator[StepReport, None, None]:
         try:
             for _ in range(steps):
                 report = self._one_step()
@@ -128,8 +129,8 @@ class Trainer:
             ValueError: arguments that do not fit, or a router that cannot work in this model.
         """
         context = training_context(self.config, self.step)
-        report = self._changes.swap(router, self.state, context, carry=carry, rebuild_experts=rebuild_experts)
-        self._note("swap_router", router.to_json(), actor, str(report))
+        report = self.changes.swap(router, self.state, context, carry=carry, rebuild_experts=rebuild_experts)
+        self.note("swap_router", router.to_json(), actor, str(report))
         return report
 
     def undo(self, *, actor: str = "python") -> str:
@@ -138,20 +139,19 @@ class Trainer:
         Raises:
             ValueError: no swap was made since this trainer began.
         """
-        result = self._changes.undo()
-        self._note("undo", {}, actor, result)
+        self.note("undo", {}, actor, result := self.changes.undo())
         return result
 
-    def rewind(self, *, actor: str = "python") -> str:
-        """Go back to the step of the last swap, bit for bit; what was trained since is lost.
+    def rewind(self, *, actor: str = "python", to_start: bool = False) -> str:
+        """Go back to the last swap, or to the start, bit for bit; what was trained since is lost.
 
         Raises:
-            ValueError: no swap was made since this trainer began, or it was undone.
+            ValueError: no swap was made since this trainer began, or it was undone; or no start is kept.
             OSError: the trace or the checkpoints on disk cannot be changed.
         """
-        left, self.state = self.step, self._changes.rewind()
-        result = f"back from step {left} to step {self.step}, before the swap"
-        self._note("rewind", {"from_step": left}, actor, result)
+        left, self.state = self.step, self.changes.rewind(to_start=to_start)
+        result = f"back from step {left} to step {self.step}, {'the start' if to_start else 'before the swap'}"
+        self.note("rewind", {"from_step": left}, actor, result)
         if self.folder is not None:
             # a new checkpoint first: a run that is killed here must have one to go on from.
             forget_after(self.save(keep_all=True))
@@ -159,7 +159,13 @@ class Trainer:
             self.recorder.rewind(self.step)
         return result
 
-    def _note(self, op: str, args: Mapping[str, Any], actor: str, result: str) -> None:
+    @property
+    def can_rewind(self) -> bool:
+        """Whether `rewind` has somewhere to go back to."""
+        return self.changes.can_rewind
+
+    def note(self, op: str, args: Mapping[str, Any], actor: str, result: str) -> None:
+        """Write down what somebody did to the run just now, for its trace and its next report."""
         self.state = self.state.after_event(control_event(op, args, actor=actor, step=self.step, result=result))
         # a checkpoint of this step, if there is one, does not know of it.
         self._saved_step = -1

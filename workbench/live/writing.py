@@ -1,0 +1,85 @@
+"""Texts that the model of a run writes between two of its steps."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from workbench.model.generate import Sampling
+from workbench.model.recorded import Answer, Written, answer, recorder_of, write_text
+from workbench.payloads.generation import GenerationStatus, generation_payload
+from workbench.payloads.offload_timeline import offload_timeline_payload
+from workbench.payloads.residency import residency_payload
+
+if TYPE_CHECKING:
+    from workbench.live.run import LiveRun
+
+__all__ = ["reply", "write"]
+
+_SHOW_SECONDS = 0.2
+
+
+def reply(
+    run: "LiveRun", prompt: str, sampling: Sampling, *, seed: int, stop: Sequence[str], on_text: Callable[[str], None]
+) -> Answer:
+    """The model's continuation of a prompt, by the offloaded model where the run has one.
+
+    Raises:
+        ValueError: an empty stop string, or a router that cannot generate.
+    """
+    trainer, offloaded = run.trainer, run.offloaded
+    how: dict[str, Any] = {"step": trainer.step, "trained_seconds": trainer.state.trained_seconds}
+    how |= {"seed": seed, "stop": stop, "on_text": on_text}
+    if offloaded is None:
+        return answer(trainer.model, trainer.batches.tokenizer, prompt, sampling, **how)
+    with offloaded.writing():
+        how["events_of"] = offloaded.events_of
+        return answer(offloaded.model, trainer.batches.tokenizer, prompt, sampling, **how)
+
+
+def write(run: "LiveRun", args: Mapping[str, Any]) -> Written:
+    """The continuation of a prompt; the topic `generation` follows it, and those of offloading where there is any.
+
+    Raises:
+        ValueError: sampling values out of range, or a router that cannot generate.
+    """
+    trainer, offloaded = run.trainer, run.offloaded
+    tokenizer, seed = trainer.batches.tokenizer, int(args.get("seed", 0))
+    sampling = Sampling(
+        max_new_tokens=int(args.get("max_new_tokens", 64)),
+        temperature=float(args.get("temperature", 0.8)),
+        top_p=float(args.get("top_p", 0.95)),
+    )
+    recorder = recorder_of(trainer.model, tokenizer)
+    pieces: list[str] = []
+    shown = [0.0]
+
+    def show(status: GenerationStatus) -> None:
+        shown[0] = time.monotonic()
+        trace = recorder.trace()
+        payload = generation_payload(
+            trace,
+            prompt=args["prompt"],
+            text="".join(pieces),
+            status=status,
+            settings={**asdict(sampling), "seed": seed},
+        )
+        run.outlet.put("generation", payload, step=run.trainer.step)
+        if offloaded is not None:
+            run.outlet.put("offload_timeline", offload_timeline_payload(trace), step=run.trainer.step)
+            run.outlet.put("residency", residency_payload(trace), step=run.trainer.step)
+
+    def on_text(text: str) -> None:
+        pieces.append(text)
+        if time.monotonic() - shown[0] >= _SHOW_SECONDS:
+            show("writing")
+
+    how: dict[str, Any] = {"recorder": recorder, "step": trainer.step, "seed": seed, "on_text": on_text}
+    if offloaded is None:
+        written = write_text(trainer.model, tokenizer, args["prompt"], sampling, **how)
+    else:
+        with offloaded.writing():
+            model, events_of = offloaded.model, offloaded.events_of
+            written = write_text(model, tokenizer, args["prompt"], sampling, **how, events_of=events_of)
+    show("finished")
+    return written
