@@ -19,6 +19,8 @@ install_import_hook(
 
 from workbench_kernels import backend  # noqa: E402 - its signatures are checked too
 
+from workbench.model import decoding  # noqa: E402 - as above
+
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("house")
 
@@ -31,6 +33,16 @@ TOLERANCE: Mapping[torch.dtype, Mapping[str, float]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A folder for the pictures that browser tests take."""
+    parser.addoption("--pictures", metavar="FOLDER", help="where browser tests put the pictures of README.md")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright keeps its event loop running in this thread, where no other may run then."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_per_worker() -> None:
     """Two workers with two threads each would fight for two cores; sums stay in the same order too."""
@@ -39,11 +51,12 @@ def one_thread_per_worker() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches_of_this_run(tmp_path_factory) -> Iterator[None]:
-    """Token caches go to a folder of this run, which its workers share, and never to the person's home."""
+    """Token caches and sockets go to a folder of this run, which its workers share, never to the person's home."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "user-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
         yield
 
 
@@ -86,3 +99,16 @@ def assert_close() -> Callable[..., None]:
         torch.testing.assert_close(actual, expected, **TOLERANCE[dtype or actual.dtype])
 
     return compare
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """The tokens that went through one call for all layers, as they come."""
+    counted, call = [], decoding.StartedStep.__call__
+
+    def count(self: decoding.StartedStep, token_id: int, **options: object) -> object:
+        counted.append(token_id)
+        return call(self, token_id, **options)
+
+    monkeypatch.setattr(decoding.StartedStep, "__call__", count)
+    return counted

@@ -1,7 +1,6 @@
 """The set-up decides rightly, ends quickly when nothing changed, and says what is missing."""
 
 import ast
-import json
 import socket
 import subprocess
 import sys
@@ -173,11 +172,15 @@ class Recorded(bootstrap.Setup):
     def warm_up(self) -> None:
         self.asked.append("imports")
 
+    def build_lab(self) -> None:
+        self.asked.append("lab")
+
     def inside(self) -> dict[str, object]:
         return {"python": [3, 11], "torch": None, "torch_requires": []}
 
 
 PIP, TORCH = "--upgrade pip>=25", "--no-deps torch==2.13.0"
+REST = ["imports", "lab"]
 FROM_CPU_INDEX = f"{TORCH} --index-url {bootstrap.CPU_INDEX} --timeout 15 --retries 1"
 
 
@@ -189,14 +192,14 @@ def reachable(monkeypatch):
 def test_a_laptop_gets_torch_from_the_cpu_index(checkout, reachable):
     setup = Recorded(checkout, LAPTOP)
     assert setup.run(frozenset({"test"}))
-    assert setup.asked == [PIP, FROM_CPU_INDEX, "--editable .[test] --constraint ./.venv/constraints.txt", "imports"]
+    assert setup.asked == [PIP, FROM_CPU_INDEX, "--editable .[test] --constraint ./.venv/constraints.txt", *REST]
 
 
 def test_an_unreachable_cpu_index_costs_no_pip_call_and_is_said(checkout, monkeypatch, capsys):
     monkeypatch.setattr(bootstrap, "answers", lambda url, seconds: False)
     setup = Recorded(checkout, LAPTOP)
     assert setup.run(frozenset())
-    assert setup.asked == [PIP, TORCH, "--editable . --constraint ./.venv/constraints.txt", "imports"]
+    assert setup.asked == [PIP, TORCH, "--editable . --constraint ./.venv/constraints.txt", *REST]
     said = capsys.readouterr().out
     assert "did not answer within 4 s" in said
     assert "may hold the CUDA build of several GB" in said
@@ -220,17 +223,20 @@ def test_a_second_run_asks_nothing_and_a_failed_one_is_tried_again(checkout, rea
     assert Recorded(checkout, LAPTOP).run(frozenset())
     again = Recorded(checkout, LAPTOP)
     assert again.run(frozenset())
-    assert again.asked == []
+    # the extension has a stamp of its own: its sources change without the environment
+    assert again.asked == ["lab"]
     (checkout / "pyproject.toml").write_text("changed")
     changed = Recorded(checkout, LAPTOP)
     assert changed.run(frozenset())
-    assert len(changed.asked) == 4
+    assert len(changed.asked) == 5
 
 
-def test_the_lab_is_told_not_to_ask_about_news(checkout, reachable):
-    Recorded(checkout, LAPTOP).run(frozenset())
-    settings = json.loads((checkout / ".venv/share/jupyter/lab/settings/overrides.json").read_text())
-    assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+def test_the_extension_is_built_by_the_environments_python_and_its_failure_is_no_failure(checkout, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda command, check: asked.append((command, check)))
+    setup = bootstrap.Setup(checkout, LAPTOP)
+    setup.build_lab()
+    assert asked == [([str(setup.python), "-P", str(checkout / "workbench/lab/build.py")], False)]
 
 
 def test_a_failing_pip_shows_the_end_of_its_log_and_the_exit_status(checkout, capsys):

@@ -236,14 +236,14 @@ def test_a_text_is_traced_and_a_run_reported(finished, tmp_path, capsys):
     assert str(tmp_path / "r.html") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["routers", "presets", "corpora"])
+@pytest.mark.parametrize("what", ["routers", "presets", "corpora", "policies", "prefetchers"])
 def test_lists_are_json_or_lines_with_the_same_names(what, capsys):
     assert main(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert main(["list", what]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [row["name"] for row in rows]
-    wanted = {"routers": "top_k", "presets": "tiny", "corpora": "mixed"}[what]
-    assert wanted in [row["name"] for row in rows]
+    wanted = {"routers": "top_k", "presets": "tiny", "corpora": "mixed", "policies": "lru", "prefetchers": "markov"}
+    assert wanted[what] in [row["name"] for row in rows]
 
 
 def test_the_doctor_speaks_json_and_plain(capsys):

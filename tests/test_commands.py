@@ -100,7 +100,7 @@ def test_corpora_are_listed_with_their_domains_and_licence():
 
 def test_a_continuation_is_printed_as_it_is_written(model, monkeypatch):
     pieces = []
-    monkeypatch.setattr(commands, "_write", pieces.append)
+    monkeypatch.setattr(commands, "write", pieces.append)
     commands.generate(model, "ab", max_new_tokens=8, temperature=0.0, stop=(), seed=0)
     assert pieces[0] == "ab"
     assert pieces[-1] == "\n"

@@ -170,13 +170,14 @@ class Setup:
         stamp = json.loads(self.stamp.read_text()) if self.stamp.exists() and self.python.exists() else {}
         wanted = missing_extras(stamp, key, extras)
         if wanted is None:
+            self.build_lab()
             return True
         self.create(moved=bool(stamp) and stamp.get("root") != str(self.root))
         self.stamp.unlink(missing_ok=True)
         if not self.install(wanted):
             return False
         self.warm_up()
-        self.quiet_lab()
+        self.build_lab()
         fresh = self.stamp.with_suffix(".new")
         fresh.write_text(json.dumps({"key": key, "root": str(self.root), "extras": sorted(wanted)}))
         fresh.replace(self.stamp)
@@ -212,12 +213,9 @@ class Setup:
         use = "import xarray, zarr, ipykernel.kernelapp, jupyterlab.labapp, workbench_kernels as w; w.backend_of('cpu')"
         subprocess.run([str(self.python), "-E", "-c", use], stdin=subprocess.DEVNULL, check=True)
 
-    def quiet_lab(self) -> None:
-        """Keep JupyterLab from asking about news on its first start, and from calling home for updates."""
-        settings = self.venv / "share/jupyter/lab/settings/overrides.json"
-        choice = {"checkForUpdates": False, "fetchNews": "false"}
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": choice}))
+    def build_lab(self) -> None:
+        """Build and install the JupyterLab extension where it changed; the set-up goes on without it, and says so."""
+        subprocess.run([str(self.python), "-P", str(self.root / "workbench" / "lab" / "build.py")], check=False)
 
     def install_torch(self) -> bool:
         """Follow the plan for torch; the CPU index falls back to pip's own."""

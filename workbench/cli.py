@@ -1,4 +1,4 @@
-"""The command line: `workbench demo | train | compare | generate | trace | report | list | doctor`."""
+"""The command line: `workbench demo | train | compare | app | generate | trace | replay | cacheability | ...`."""
 
 import argparse
 import json
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench import __version__
+from workbench.app_command import app_parser
 from workbench.core.spec import Spec
 from workbench.core.units import human_bytes, human_count
+from workbench.offload_parsers import cacheability_parser, offload_options, replay_parser
 
 __all__ = ["main"]
 
@@ -27,6 +29,8 @@ _SHOWN = {
         "expert_width": "F=",
     },
     "corpora": {"bytes": "", "title": "", "domains": "domains "},
+    "policies": {"does": "", "runs": "", "arguments": "arguments "},
+    "prefetchers": {"does": "", "runs": "", "arguments": "arguments "},
 }
 
 
@@ -70,12 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     _demo_parser(commands.add_parser("demo", help="train a tiny model, swap its router, write a report"))
     _train_parser(commands.add_parser("train", help="train a model, or go on with a run"))
     _compare_parser(commands.add_parser("compare", help="train several routers under equal tokens and rank them"))
+    app_parser(commands.add_parser("app", help="watch, start and compare runs in a browser"))
     _generate_parser(commands.add_parser("generate", help="continue a text with a run's or a checkpoint's model"))
     _trace_parser(commands.add_parser("trace", help="record the routing of a text"))
+    # started by a server for its users; without a help text it is in no list.
+    commands.add_parser("child").set_defaults(run=_child)
+    replay_parser(commands.add_parser("replay", help="what every cache policy would do with a recorded routing"))
+    cacheability_parser(commands.add_parser("cacheability", help="what expert caches can expect of a model on a text"))
     _report_parser(commands.add_parser("report", help="write a run's report.html"))
     _list_parser(commands.add_parser("list", help="names that can be used"))
     _doctor_parser(commands.add_parser("doctor", help="what this machine has and what will be used"))
     return parser
+
+
+def _child(options: argparse.Namespace) -> None:
+    import_module("workbench.live.child").main()
 
 
 def _demo_parser(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +141,7 @@ def _generate_parser(parser: argparse.ArgumentParser) -> None:
     drawing.add_argument("--temperature", type=float, help="below 1 keeps to the probable, above 1 strays")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text")
     parser.add_argument("--seed", type=int, default=0)
+    offload_options(parser)
     parser.set_defaults(run=_generate)
 
 
@@ -188,14 +202,23 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    _commands().generate(
-        options.model,
-        options.text,
-        max_new_tokens=options.max_new_tokens,
-        temperature=0.0 if options.greedy else options.temperature,
-        stop=tuple(options.stop),
-        seed=options.seed,
-    )
+    how: dict[str, Any] = {
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": 0.0 if options.greedy else options.temperature,
+        "stop": tuple(options.stop),
+        "seed": options.seed,
+    }
+    names = ("host_budget", "host_compute", "policy", "prefetch", "format", "levels", "skip", "measure")
+    offload = {name: vars(options)[name] for name in names}
+    if options.budget is not None:
+        run = import_module("workbench.offload_command").generate_offloaded
+        run(options.model, options.text, budget=options.budget, **offload, **how)
+        return
+    given = [f"--{name.replace('_', '-')}" for name, value in offload.items() if value is not None]
+    if given:
+        need = "need" if len(given) > 1 else "needs"
+        raise ValueError(f"{' and '.join(given)} {need} --budget: without one every expert stays in memory")
+    _commands().generate(options.model, options.text, **how)
 
 
 def _trace(options: argparse.Namespace) -> None:
@@ -213,7 +236,7 @@ def _list(options: argparse.Namespace) -> None:
         return
     for row in rows:
         shown = [f"{label}{_words(key, row[key])}" for key, label in _SHOWN[options.what].items() if row[key]]
-        sys.stdout.write(f"{row['name']:18}{'; '.join(shown)}\n")
+        sys.stdout.write(f"{row['name']:20}{'; '.join(shown)}\n")
 
 
 def _doctor(options: argparse.Namespace) -> None:

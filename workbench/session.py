@@ -1,25 +1,27 @@
 """The notebook facade: one object that trains, swaps routers, records, answers and shows."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Literal, final, overload
 
-from workbench.core.html import facts
+from workbench.core.check import at_least
 from workbench.core.records import StepReport
 from workbench.core.spec import Spec
-from workbench.core.units import human_count, human_seconds
 from workbench.data.corpus import Corpus
 from workbench.data.tokenizer import Tokenizer
+from workbench.live.notebook import in_notebook
+from workbench.live.offloading import offload_run
+from workbench.live.run import LiveRun
+from workbench.live.writing import reply
 from workbench.model.config import ModelConfig
 from workbench.model.generate import Sampling
-from workbench.model.recorded import Answer, record_text, write_text
+from workbench.model.recorded import Answer, record_text, recorder_of
 from workbench.model.transformer import Transformer
 from workbench.model.weights import export_hugging_face
-from workbench.trace.record import Recorder
+from workbench.offload.model import OffloadedModel
 from workbench.trace.schema import Trace
 from workbench.train.assemble import Request, resume_training, start_training
 from workbench.train.config import TrainConfig
@@ -27,7 +29,8 @@ from workbench.train.progress import with_progress
 from workbench.train.run_folder import RunFolder
 from workbench.train.swap import SwapReport
 from workbench.train.trainer import Trainer
-from workbench.train.watch import Watch, watch_of
+from workbench.train.watch import Watch
+from workbench.view.cards import live_bundle, live_widget, session_card
 from workbench.view.report import TextSample, write_report
 from workbench.view.samples import keep_sample, samples_of
 
@@ -36,12 +39,10 @@ __all__ = ["TEMPERATURE", "TOP_P", "Session"]
 TEMPERATURE, TOP_P = 0.8, 0.95
 """How texts are drawn when nobody says otherwise; see `Sampling`."""
 
-_SHOWN_DOMAINS = 12
-
 
 @final
 class Session:
-    """Train a model and watch it; every method delegates to the part that does the work.
+    """Train a model and watch it; every method delegates to the part that does the work, `live` is what viewers see.
 
     Args:
         model: a preset (`tiny`, `small`, `base`), a folder with a checkpoint, or a configuration.
@@ -78,7 +79,9 @@ class Session:
         config = replace(config or TrainConfig(), **{k: v for k, v in short.items() if v is not None})
         request = Request(model=model, corpus=corpus, router=router, tokenizer=tokenizer)
         place = None if folder is None else Path(folder)
-        self._begin(start_training(request, config, folder=place), place, [])
+        asked = {"model": model, "corpus": corpus, "router": router, "tokenizer": tokenizer, "folder": folder, **short}
+        said = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+        self._begin(start_training(request, config, folder=place), place, [], f"session = Session({said})")
 
     @classmethod
     def resume(cls, folder: str | Path) -> "Session":
@@ -90,12 +93,16 @@ class Session:
             BlockingIOError: another process, or another session of this one, writes this run.
         """
         session, samples = cls.__new__(cls), samples_of(RunFolder(Path(folder)))
-        session._begin(resume_training(Path(folder)), Path(folder), samples)
+        session._begin(
+            resume_training(Path(folder)), Path(folder), samples, f"session = Session.resume({str(folder)!r})"
+        )
         return session
 
-    def _begin(self, trainer: Trainer, folder: Path | None, samples: list[TextSample]) -> None:
+    def _begin(self, trainer: Trainer, folder: Path | None, samples: list[TextSample], code: str) -> None:
         self.trainer, self.samples = trainer, samples
         self._run = None if folder is None else RunFolder(folder)
+        title = trainer.batches.corpus.name if folder is None else folder.name
+        self.live = LiveRun(trainer, title=title, code=code, show=live_bundle)
 
     @property
     def model(self) -> Transformer:
@@ -116,24 +123,34 @@ class Session:
     def trace(self) -> Trace:
         """Everything recorded so far."""
         assert self.trainer.recorder is not None, "sessions always record"
-        return self.trainer.recorder.trace()
+        return self.live.desk.do(self.trainer.recorder.trace)
 
-    @property
-    def trained_seconds(self) -> float:
-        """How long the model has been trained [s]; evaluations are not counted."""
-        return self.trainer.state.trained_seconds
-
-    def train(self, steps: int, *, progress: bool = True) -> Iterator[StepReport]:
+    @overload
+    def train(
+        self, steps: int, *, progress: bool = True, background: Literal[False] = False
+    ) -> Iterator[StepReport]: ...
+    @overload
+    def train(self, steps: int, *, progress: bool = True, background: Literal[True]) -> LiveRun: ...
+    def train(self, steps: int, *, progress: bool = True, background: bool = False) -> Iterator[StepReport] | LiveRun:
         """Train so many more steps; a report after each. Stop by leaving the loop, go on by calling again.
 
-        A run with a folder is saved when the loop ends, however it ends.
+        Between two steps it does what viewers ask for: pause, swap, steer. A run with a folder is saved when the
+        loop ends, however it ends.
+
+        Args:
+            background: train on a thread of its own and return the run at once; `wait()` for it.
 
         Raises:
             ValueError: a negative number of steps.
             NonFiniteLossError: the loss is no number any more; the model is as it was before that step.
             CheckpointError: the disk is full; earlier checkpoints are untouched.
         """
-        reports = self.trainer.run(steps)
+        at_least("steps", steps, 0)
+        if background:
+            return self.live.start(steps)
+        if in_notebook():
+            self.live.open()
+        reports = self.live.steps(steps)
         return with_progress(reports, steps) if progress else reports
 
     def swap_router(
@@ -150,9 +167,9 @@ class Session:
             LookupError: unknown router.
             ValueError: arguments that do not fit; the old router stays.
         """
-        spec = Spec.parse(name)
-        router = Spec(spec.name, {**spec.args, **arguments})
-        return self.trainer.swap(router, carry=carry, rebuild_experts=rebuild_experts)
+        how = {"carry": carry, "rebuild_experts": rebuild_experts}
+        report: SwapReport = self.live.command("swap_router", name=name, args=arguments, **how)
+        return report
 
     def set_shadow(self, router: str | Path | None) -> Watch | None:
         """Let another router watch the same hidden states; the run does not change by one bit.
@@ -168,16 +185,16 @@ class Session:
             FileNotFoundError: no model in the folder.
             ValueError: a router or a checkpoint that does not fit this model.
         """
-        self.trainer.watch = None if router is None else watch_of(self.model.config, self.trainer.config, router)
-        return self.trainer.watch
+        watch: Watch | None = self.live.command("set_shadow", name=router)
+        return watch
 
     def undo(self) -> str:
-        """Take the last router swap back: the old router with its optimiser state; experts keep what they learned.
+        """Take the last change back. A router swap: the old router with its optimiser state, experts as they are now.
 
         Raises:
-            ValueError: no swap was made in this session.
+            ValueError: nothing was changed in this session.
         """
-        return self.trainer.undo()
+        return str(self.live.command("undo"))
 
     def rewind(self) -> str:
         """Go back to the moment before the last router swap, bit for bit; what was trained since is lost.
@@ -185,17 +202,14 @@ class Session:
         Raises:
             ValueError: no swap was made in this session, or it was undone.
         """
-        return self.trainer.rewind()
+        return str(self.live.command("rewind"))
 
     def record(self, text: str) -> Trace:
-        """The routing of a fixed text under the model as it is now, in all layers.
-
-        Raises:
-            ValueError: an empty text.
-        """
-        recorder, seed = self._new_recorder(), self.trainer.config.seed
+        """The routing of a text under the model as it is now, in all layers; a ValueError if it is empty."""
+        recorder, seed = recorder_of(self.model, self.tokenizer), self.trainer.config.seed
         token_ids = self.tokenizer.encode(text)
-        record_text(self.model, self.tokenizer, token_ids, recorder, step=self.trainer.step, seed=seed)
+        step = self.trainer.step
+        self.live.desk.do(lambda: record_text(self.model, self.tokenizer, token_ids, recorder, step=step, seed=seed))
         return recorder.trace()
 
     def ask(
@@ -209,10 +223,7 @@ class Session:
         seed: int = 0,
         on_text: Callable[[str], None] = lambda text: None,
     ) -> Answer:
-        """The model's continuation of a prompt.
-
-        With a router that sees later tokens, the whole prefix is routed again for every token, and the
-        answer says so.
+        """The model's continuation of a prompt; it says so where a router made it route the prefix for every token.
 
         Args:
             temperature: 0 takes the most probable token.
@@ -221,34 +232,24 @@ class Session:
         Raises:
             ValueError: sampling values out of range.
         """
-        recorder, sampling = (
-            self._new_recorder(),
-            Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p),
-        )
-        written = write_text(
-            self.model,
-            self.tokenizer,
-            prompt,
-            sampling,
-            recorder=recorder,
-            step=self.trainer.step,
-            stop=stop,
-            seed=seed,
-            on_text=on_text,
-        )
-        again = f"; {self.model.config.router.name} sees later tokens, so the prefix was routed anew each time"
-        answer = written.answer(
-            prompt,
-            settings=sampling.in_words(seed) + again * written.is_recomputed,
-            trained_seconds=self.trained_seconds,
-            trace=recorder.trace(),
-        )
-        self.samples.append(keep_sample(answer, self._run))
-        return answer
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+        said = self.live.desk.do(lambda: reply(self.live, prompt, sampling, seed=seed, stop=stop, on_text=on_text))
+        self.samples.append(keep_sample(said, self._run))
+        return said
+
+    def offload(
+        self, budget: int | str | None = "25%", *, policy: str | Spec = "lru", prefetch: str | Spec | None = None
+    ) -> OffloadedModel | None:
+        """From now on a copy of the model writes the texts, its experts, as they are now, on disk; see `offload_run`.
+
+        Args:
+            budget: for experts and KV cache, as `64MiB` or a share of all experts; None takes the copy away.
+        """
+        return offload_run(self.live, budget, policy, prefetch)
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss per domain [bit/byte]."""
-        return self.trainer.evaluate()
+        return self.live.desk.do(self.trainer.evaluate)
 
     def report(self, path: str | Path, *, title: str = "MoE Workbench run") -> Path:
         """One HTML page with the curves, the load, the tokens and the texts; opens offline."""
@@ -258,7 +259,7 @@ class Session:
         """A new Hugging Face folder of the model and its tokenizer.
 
         Raises:
-            ValueError: the architecture or router is of none of the four families; the message says what does not fit.
+            ValueError: the architecture or router is of none of the four families; it says what does not fit.
             FileExistsError: the folder holds something.
             OSError: the disk is full or not writable; nothing is left behind.
         """
@@ -269,6 +270,8 @@ class Session:
 
     def close(self) -> None:
         """Write what is pending and let go of the run's files; the model stays usable."""
+        self.offload(None)
+        self.live.close()
         self.trainer.close()
 
     def __enter__(self) -> "Session":
@@ -277,21 +280,18 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self.trainer.release if kind else self.trainer.close)()
-
-    def _new_recorder(self) -> Recorder:
-        attrs = {"model": json.dumps(self.model.config.to_json()), "tokenizer": self.tokenizer.name}
-        return Recorder(attrs=attrs, decode_piece=self.tokenizer.piece)
+        if kind is None:
+            return self.close()
+        self.offload(None)
+        self.live.close()
+        self.trainer.release()
 
     def _repr_html_(self) -> str:
-        shown, more = self.corpus.domains[:_SHOWN_DOMAINS], len(self.corpus.domains) - _SHOWN_DOMAINS
-        rows = {
-            "model": f"{human_count(self.model.num_parameters())} parameters, {self.model.config.num_layers} blocks",
-            "router": str(self.model.config.router),
-            "corpus": f"{self.corpus.name}: {', '.join(shown)}{f' and {more} more' * (more > 0)}",
-            "step": self.trainer.step,
-            "tokens seen": human_count(self.trainer.tokens),
-            "products in": f"{self.trainer.precision.dtype}, because {self.trainer.precision.reason}",
-            "kept in": "memory" if self._run is None else self._run.path,
-        }
-        return facts("Session", rows, note=f"trained for {human_seconds(self.trained_seconds)}")
+        return session_card(self.trainer, self._run)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/html": self._repr_html_(), **live_bundle(self.live)}
+
+    def _display_(self) -> Any:
+        # what marimo asks for: it takes a widget, and no bundle of MIME types.
+        return live_widget(self.live)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import xarray as xr
 
-from workbench.view.bundle import view_module
-from workbench.view.payloads import expert_load_payload, loss_curves_payload, token_strip_payload
+from workbench.view.bundle import _functions, view_module
 
+axe_playwright_python = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -26,32 +27,8 @@ ARGUMENTS = [
 ]
 
 PROBE = Path(__file__).parent / "probe.js"
-
-# A host: imports the module from a blob as anywidget does, and hands bytes over as a DataView into a larger buffer.
-HOST = """async ([source, payload]) => {
-  const bytesOf = (text) => {
-    const raw = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-    const larger = new Uint8Array(raw.length + 8);
-    larger.set(raw, 3);
-    return new DataView(larger.buffer, 3, raw.length);
-  };
-  const traits = { payload: bytesOf(payload), selection: {} };
-  const listeners = {};
-  const model = {
-    get: (name) => traits[name],
-    set: (name, value) => { traits[name] = value; (listeners["change:" + name] || []).forEach((call) => call()); },
-    save_changes: () => { window.saves = (window.saves || 0) + 1; },
-    on: (event, call) => { (listeners[event] = listeners[event] || []).push(call); },
-    off: (event, call) => { listeners[event] = (listeners[event] || []).filter((other) => other !== call); },
-  };
-  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  const view = (await import(url)).default;
-  const el = document.querySelector("#host");
-  window.cleanup = await view.render({ model, el });
-  window.send = (text) => model.set("payload", bytesOf(text));
-  window.model = model;
-  window.listenerCount = () => Object.values(listeners).reduce((sum, list) => sum + list.length, 0);
-}"""
+HOST = Path(__file__).parent / "host.js"
+PAYLOAD_TESTS = Path(__file__).parent.parent / "payloads"
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +39,18 @@ def browser() -> Iterator["playwright_api.Browser"]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[["playwright_api.Page", str], None]:
+    """Photographs a page for README.md, into the folder given as `--pictures`, or to be looked at after the test."""
+    folder = Path(request.config.getoption("--pictures") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: "playwright_api.Page", name: str) -> None:
+        page.screenshot(path=str(folder / f"{name}.png"), animations="disabled")
+
+    return take
 
 
 @pytest.fixture
@@ -102,12 +91,50 @@ def open_view(new_page: Callable[..., "playwright_api.Page"], tmp_path: Path) ->
             f'<body style="margin:8px;background:{ground}"><div id="host"></div>'
         )
         page.goto(host.as_uri())
-        page.evaluate(HOST, [view_module(view), base64.b64encode(payload).decode()])
+        page.evaluate(HOST.read_text(), [view_module(view), base64.b64encode(payload).decode()])
         page.wait_for_selector(".moe-view")
         wait_for_frames(page)
         return page
 
     return show
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[["playwright_api.Page"], list[str]]:
+    """What axe-core finds wrong on a page: rule, reason and element of each fault."""
+    source = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
+
+    def faults(page: "playwright_api.Page") -> list[str]:
+        page.evaluate(f"() => {{ {source} }}")
+        return page.evaluate("() => probe.axe()")
+
+    return faults
+
+
+@pytest.fixture(scope="session")
+def b64() -> Callable[[bytes], str]:
+    """Bytes as text that a page can take."""
+    return lambda payload: base64.b64encode(payload).decode()
+
+
+@pytest.fixture
+def helpers(new_page: Callable[..., "playwright_api.Page"]) -> Callable[..., "playwright_api.Page"]:
+    """A page on which the exports of some helper modules are global, to be tested by themselves."""
+    return lambda *files: with_helpers(new_page(), files)
+
+
+@pytest.fixture(scope="module")
+def helpers_module(browser: "playwright_api.Browser") -> Iterator[Callable[..., "playwright_api.Page"]]:
+    """Like `helpers`, one page for a whole file of tests."""
+    page = browser.new_page()
+    yield lambda *files: with_helpers(page, files)
+    page.close()
+
+
+def with_helpers(page: "playwright_api.Page", files: tuple[str, ...]) -> "playwright_api.Page":
+    names = " ".join(f"Object.assign(window, module_{file.replace('.', '_')});" for file in files)
+    page.add_script_tag(content=f"(() => {{ {_functions(files)} {names} }})();")
+    return page
 
 
 @pytest.fixture
@@ -123,7 +150,7 @@ def open_quietly(
         page = browser.new_page()
         pages.append(page)
         page.goto(host.as_uri())
-        page.evaluate(HOST, [view_module(view), base64.b64encode(payload).decode()])
+        page.evaluate(HOST.read_text(), [view_module(view), base64.b64encode(payload).decode()])
         return page
 
     yield show
@@ -144,9 +171,18 @@ def send() -> Callable[["playwright_api.Page", bytes], None]:
 
 @pytest.fixture(scope="session")
 def samples() -> ModuleType:
-    """Traces made by hand: the module `sample_traces` of the view tests."""
-    path = Path(__file__).parent.parent / "view" / "sample_traces.py"
-    spec = spec_from_file_location("browser_tests_sample_traces", path)
+    """Traces made by hand: the module `sample_traces` of the payload tests."""
+    return _module("sample_traces", PAYLOAD_TESTS)
+
+
+@pytest.fixture(scope="session")
+def made() -> ModuleType:
+    """Payloads made by hand: the module `sample_payloads` of the payload tests."""
+    return _module("sample_payloads", PAYLOAD_TESTS)
+
+
+def _module(name: str, folder: Path) -> ModuleType:
+    spec = spec_from_file_location(f"browser_tests_{name}", folder / f"{name}.py")
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -154,17 +190,11 @@ def samples() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def payload_of(samples: ModuleType) -> Callable[..., bytes]:
-    """The payload of a view for a trace of the given groups; without groups, for a whole run."""
-    builders = {
-        "expert_load": expert_load_payload,
-        "loss_curves": loss_curves_payload,
-        "token_strip": token_strip_payload,
-    }
+def payload_of(samples: ModuleType, made: ModuleType) -> Callable[..., bytes]:
+    """The payload of a view for a trace of the given groups; without groups, one with something to see."""
 
     def build(view: str, **groups: xr.Dataset) -> bytes:
-        trace = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
-        return builders[view](trace if groups else samples.whole_trace())
+        return made.FROM_TRACE[view](made.tree(**groups)) if groups else made.sample_payload(view, samples)
 
     return build
 
@@ -183,3 +213,75 @@ def wait_for_frames(page: "playwright_api.Page") -> None:
         "  next();"
         "})"
     )
+
+
+@pytest.fixture(scope="session")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A hub with invented runs; see `hub_stand.py`."""
+    with _module("hub_stand", Path(__file__).parent).Stand(tmp_path_factory.mktemp("stand")) as started:
+        yield started
+
+
+@pytest.fixture
+def open_run(browser: "playwright_api.Browser", stand: Any) -> Iterator[Callable[..., "playwright_api.Page"]]:
+    """Opens a run of the stand on a page; at the end no page may have logged an error or asked another host."""
+    pages = _module("live_pages", Path(__file__).parent).LivePages(browser, stand, PROBE)
+    yield pages.open
+    assert pages.close() == []
+
+
+@pytest.fixture
+def run(stand: Any) -> Iterator[Any]:
+    """An invented run of the stand, ten steps a second."""
+    added = stand.add_run()
+    yield added
+    stand.tell(added.state.update, {"status": "stopped"})
+
+
+@pytest.fixture
+def page(open_run: Callable[..., "playwright_api.Page"], run: Any) -> "playwright_api.Page":
+    """The live workbench of that run."""
+    return open_run(run.id)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A JupyterLab below a base URL, with invented runs beside it; see `lab_stand.py`."""
+    made = _module("lab_stand", Path(__file__).parent)
+    if not made.INSTALLED.is_dir():
+        pytest.skip("the JupyterLab extension is not built: run `make setup` where npm is in reach")
+    with made.LabStand(tmp_path_factory.mktemp("lab"), ["--Workbench.instructors=ana"]) as started:
+        yield started
+
+
+@pytest.fixture
+def lab_run(lab: Any) -> Iterator[Any]:
+    """An invented run that JupyterLab knows; the only one that goes on."""
+    added = lab.add_run()
+    yield added
+    lab.end(added)
+
+
+@pytest.fixture
+def open_lab(browser: "playwright_api.Browser", lab: Any) -> Iterator[Callable[..., "playwright_api.Page"]]:
+    """Opens JupyterLab; at the end no page may have logged an error or asked another host."""
+    pages = _module("lab_stand", Path(__file__).parent).LabPages(browser, lab)
+    yield pages.open
+    assert pages.close() == []
+
+
+@pytest.fixture(scope="session")
+def lab_pages(browser: "playwright_api.Browser", lab: Any) -> Iterator[Any]:
+    """One page of JupyterLab for many tests: it takes seconds to load."""
+    pages = _module("lab_stand", Path(__file__).parent).LabPages(browser, lab)
+    pages.open().run("moe-workbench:show-sidebar")
+    yield pages
+    pages.close()
+
+
+@pytest.fixture
+def sidebar(lab_pages: Any, lab_run: Any) -> Iterator[Any]:
+    """That page with the launcher alone, the sidebar open, and the run in it as `entry`; nothing may go wrong on it."""
+    page = lab_pages.first(lab_run)
+    yield page
+    assert lab_pages.problems == []

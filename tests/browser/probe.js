@@ -23,6 +23,27 @@ window.probe = (() => {
     return [255, 255, 255];
   };
 
+  // Which cell does the view itself say a place belongs to, and which colour has most of that cell?
+  const scan = (canvas, readout, stride) => {
+    const { data } = pixels(canvas);
+    const box = canvas.getBoundingClientRect();
+    const ratio = canvas.width / box.width;
+    const votes = {};
+    for (let y = 1; y < box.height; y += stride) {
+      for (let x = 1; x < box.width; x += stride) {
+        readout.textContent = "";
+        const place = { clientX: box.left + x, clientY: box.top + y, bubbles: true };
+        canvas.dispatchEvent(new PointerEvent("pointerdown", place));
+        const at = (Math.round(y * ratio) * canvas.width + Math.round(x * ratio)) * 4;
+        const colour = data.slice(at, at + 4).join(",");
+        const cell = (votes[readout.textContent] = votes[readout.textContent] || {});
+        cell[colour] = (cell[colour] || 0) + 1;
+      }
+    }
+    const most = (counts) => Object.entries(counts).sort((a, b) => b[1] - a[1])[0][0].split(",").map(Number);
+    return Object.fromEntries(Object.entries(votes).map(([text, counts]) => [text, most(counts)]));
+  };
+
   return {
     cells: () => all(".moe-table tbody tr").map((row) => [...row.cells].map((cell) => cell.textContent)),
 
@@ -43,28 +64,58 @@ window.probe = (() => {
       return [row.cells[0].textContent, chips.map((chip) => [chip.children[0].textContent, chip.children[1].textContent])];
     }),
 
-    // Which cell does the view itself say a place belongs to, and which colour has most of that cell?
-    heatmap: (stride) => {
-      const canvas = document.querySelector(".moe-expert_load canvas[aria-label^='Load of']");
-      const readout = document.querySelector(".moe-readout");
+    heatmap: (stride) => scan(document.querySelector(".moe-expert_load canvas[aria-label^='Load of']"), document.querySelector(".moe-readout"), stride),
+
+    // The same for any picture with a sentence on the place under the pointer; `nth` among the view's canvases.
+    scan: ([nth, stride]) => {
+      const canvas = all(".moe-canvas").filter(isShown)[nth];
+      return scan(canvas, canvas.parentElement.nextElementSibling, stride);
+    },
+
+    // The colour at a place of a canvas, given as shares of its size.
+    colourAt: ([nth, x, y]) => {
+      const canvas = all(".moe-canvas").filter(isShown)[nth];
       const { data } = pixels(canvas);
-      const box = canvas.getBoundingClientRect();
-      const ratio = canvas.width / box.width;
-      const votes = {};
-      for (let y = 1; y < box.height; y += stride) {
-        for (let x = 1; x < box.width; x += stride) {
-          readout.textContent = "";
-          const place = { clientX: box.left + x, clientY: box.top + y, bubbles: true };
-          canvas.dispatchEvent(new PointerEvent("pointerdown", place));
-          const at = (Math.round(y * ratio) * canvas.width + Math.round(x * ratio)) * 4;
-          const colour = data.slice(at, at + 4).join(",");
-          const cell = (votes[readout.textContent] = votes[readout.textContent] || {});
-          cell[colour] = (cell[colour] || 0) + 1;
+      const at = (Math.round(y * (canvas.height - 1)) * canvas.width + Math.round(x * (canvas.width - 1))) * 4;
+      return [...data.slice(at, at + 4)];
+    },
+
+    // How many pixels of a canvas have (nearly) a colour.
+    countColour: ([nth, ...wanted]) => {
+      const { data } = pixels(all(".moe-canvas").filter(isShown)[nth]);
+      let count = 0;
+      for (let at = 0; at < data.length; at += 4) {
+        const distance = wanted.reduce((total, value, i) => total + Math.abs(data[at + i] - value), 0);
+        if (distance < 12 && data[at + 3] > 200) count += 1;
+      }
+      return count;
+    },
+
+    // Mean column of the pixels of a colour.
+    meanColumn: ([nth, ...wanted]) => {
+      const { data, width } = pixels(all(".moe-canvas").filter(isShown)[nth]);
+      let [sum, count] = [0, 0];
+      for (let at = 0; at < data.length; at += 4) {
+        const distance = wanted.reduce((total, value, i) => total + Math.abs(data[at + i] - value), 0);
+        if (distance < 12 && data[at + 3] > 200) {
+          sum += (at / 4) % width;
+          count += 1;
         }
       }
-      const most = (counts) => Object.entries(counts).sort((a, b) => b[1] - a[1])[0][0].split(",").map(Number);
-      return Object.fromEntries(Object.entries(votes).map(([text, counts]) => [text, most(counts)]));
+      return sum / count;
     },
+
+    pairs: () => all(".moe-pair").map((box) => ({
+      first: box.firstElementChild.textContent,
+      second: box.lastElementChild.textContent,
+      text: box.children[1].textContent,
+      grounds: [box.firstElementChild, box.lastElementChild].map((band) => getComputedStyle(band).backgroundColor),
+      isMoved: box.classList.contains("moe-moved"),
+      isShifted: box.classList.contains("moe-shifted"),
+      outline: getComputedStyle(box).outlineStyle,
+      isFaded: box.classList.contains("moe-faded"),
+      label: box.getAttribute("aria-label"),
+    })),
 
     // Column -> mean height and number of the pixels of one colour.
     columns: ([nth, ...wanted]) => {
@@ -86,11 +137,11 @@ window.probe = (() => {
       return out;
     },
 
-    blankCanvases: () => all(".moe-canvas").filter((canvas) => !pixels(canvas).data.some((value) => value !== 0)).length,
+    blankCanvases: () => all(".moe-canvas").filter(isShown).filter((canvas) => !pixels(canvas).data.some((value) => value !== 0)).length,
 
     worstContrast: () => {
       let worst = [99, ""];
-      const skip = "[hidden], .moe-faded, .moe-hidden, .moe-dropped .moe-band";
+      const skip = "[hidden], .moe-faded, .moe-hidden, .moe-dropped .moe-band, [aria-hidden=true]";
       for (const node of all(".moe-view :is(h3, p, span, b, button, td, th, dt, dd, li, select, caption, small)")) {
         const { color } = getComputedStyle(node);
         if (!node.textContent.trim() || node.closest(skip)) continue;
@@ -100,16 +151,16 @@ window.probe = (() => {
       return worst;
     },
 
-    sticksOut: () => all(".moe-view :is(button, select, canvas, input)").filter(isShown)
+    sticksOut: () => all(".moe-view :is(button, select, canvas, input, textarea)").filter(isShown)
       .filter((node) => node.getBoundingClientRect().right > innerWidth).map(outline),
 
-    tooSmall: () => all(".moe-view :is(button, select, input, [role=option])").filter(isShown).filter((node) => {
+    tooSmall: () => all(".moe-view :is(button, select, input, textarea, [role=option])").filter(isShown).filter((node) => {
       const { width, height } = node.getBoundingClientRect();
       return width < 24 || height < 24;
     }).map(outline),
 
-    tabStops: () => all(".moe-view :is(button, select, input, [tabindex='0'])")
-      .filter((node) => isShown(node) && node.tabIndex === 0).length,
+    tabStops: () => all(".moe-view :is(button, select, input, textarea, summary, [tabindex='0'])")
+      .filter((node) => isShown(node) && node.tabIndex === 0 && !node.disabled).length,
 
     focused: () => {
       const node = document.activeElement;
@@ -124,6 +175,23 @@ window.probe = (() => {
       token.click();
       document.body.getBoundingClientRect();
       return performance.now() - start;
+    },
+
+    axe: async () => {
+      const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+      const found = await window.axe.run("#host", { runOnly: tags, rules: { region: { enabled: false } } });
+      return found.violations.flatMap(({ id, help, nodes }) => nodes.map(({ html }) => `${id}: ${help}: ${html.slice(0, 120)}`));
+    },
+
+    // Time until the panel of a token under the pointer is laid out, for many tokens.
+    hoverMilliseconds: (count) => {
+      const tokens = all(".moe-token");
+      return Array.from({ length: count }, (_, i) => {
+        const start = performance.now();
+        tokens[(i * 37) % tokens.length].dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+        document.querySelector(".moe-detail").getBoundingClientRect();
+        return performance.now() - start;
+      });
     },
 
     whatThePolicyBlocks: () => new Promise((done) => {

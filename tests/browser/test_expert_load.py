@@ -68,6 +68,24 @@ def test_a_dead_expert_is_seen_and_named(open_view, payload_of, samples):
     assert found[2, 4][1] == expected_colour(1 / 15, 16)
 
 
+def test_an_expert_that_dies_and_comes_back_is_followed_in_picture_words_and_table(
+    open_view, payload_of, samples, send
+):
+    alive = np.full((2, 8), 1 / 8, np.float32)
+    dead = alive.copy()
+    dead[1], dead[1, 3] = 1 / 7, 0
+    page = open_view("expert_load", payload_of("expert_load", load=group_of(samples, alive)))
+    assert table(page)[1][4] == "12.50"
+    for load, is_dead in ((dead, True), (alive, False)):
+        send(page, payload_of("expert_load", load=group_of(samples, load)))
+        text, colour = scanned(page)[1, 3]
+        assert (text == "no tokens in this window.") == is_dead
+        assert colour == expected_colour(float(load[1, 3]), 8)
+        said = "Layer 1: expert 3 got no tokens" in page.locator(".moe-findings").text_content()
+        assert said == is_dead
+        assert page.evaluate("() => probe.cells()")[1][4] == ("0.00" if is_dead else "12.50")
+
+
 def test_an_overloaded_and_a_starved_expert_are_named_with_their_share(open_view, payload_of, samples):
     load = np.full((1, 4), 0.25, np.float32)
     load[0] = [0.9, 0.02, 0.04, 0.04]

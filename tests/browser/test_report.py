@@ -22,7 +22,7 @@ def test_all_views_are_drawn_offline(new_page, report, settle):
     page = new_page(offline=True)
     page.goto(report)
     settle(page)
-    assert page.locator(".moe-view").count() == 3
+    assert page.locator(".moe-view").count() == 4
     assert page.evaluate("() => probe.blankCanvases()") == 0
     assert page.locator(".moe-token").count() > 10
 
@@ -47,6 +47,8 @@ def test_one_selection_goes_through_all_views(new_page, report, settle):
     strip = page.locator(".moe-token_strip")
     assert strip.get_by_role("combobox", name="Layer").input_value() == "1"
     assert strip.locator("[data-expert='1']").get_attribute("aria-pressed") == "true"
+    flow = page.locator(".moe-expert_flow")
+    assert flow.get_by_role("combobox", name="Layer").input_value() == "1"
     page.locator(".moe-loss_curves canvas").first.focus()
     for key in ("Home", "Enter"):
         page.keyboard.press(key)

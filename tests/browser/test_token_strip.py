@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from workbench.payloads import token_strip_payload
 from workbench.trace import synthetic_trace
-from workbench.view.payloads import token_strip_payload
 from workbench.view.theme import okabe_ito
 
 pytestmark = pytest.mark.browser
@@ -226,12 +226,38 @@ def test_the_table_says_the_same(open_view, payload_of, routing):
         assert inside == "dropped" if not kept else float(inside) == pytest.approx(weight, rel=5e-4)
 
 
-def test_a_thousand_tokens_of_64_layers_are_picked_within_a_frame_or_few(open_view, payload_of, samples):
-    routing = samples.routing_group((("eval", 1, "word," * 512),), layers=64, experts=64, slots=1)
+def test_hovering_a_token_tells_of_it_and_leaving_goes_back(open_view, payload_of, routing):
     page = open_view("token_strip", payload_of("token_strip", routing=routing))
+    page.locator("[data-token='3']").hover()
+    assert_detail(page, routing, 3)
+    page.mouse.move(5, 5)
+    assert page.locator(".moe-detail-table").count() == 0
+    page.locator("[data-token='7']").click()
+    page.locator("[data-token='12']").hover()
+    assert_detail(page, routing, 12)
+    assert page.evaluate("() => model.get('selection').token") == 7, "a hover chooses nothing"
+    page.mouse.move(5, 5)
+    assert_detail(page, routing, 7)
+
+
+def test_a_token_chosen_in_another_view_is_shown(open_view, payload_of, samples):
+    routing = samples.routing_group((("eval", 50, "a b c"), ("eval", 100, "a b c"), ("prefill", 100, "x y")))
+    page = open_view("token_strip", payload_of("token_strip", routing=routing))
+    page.evaluate("() => model.set('selection', { token: 4, layer: 2 })")
+    assert_detail(page, routing, 4)
+    assert page.get_by_role("combobox", name="Tokens of").input_value() == "probe"
+    assert page.get_by_role("combobox", name="Layer").input_value() == "2"
+
+
+def test_a_thousand_tokens_of_64_layers_are_hovered_within_a_frame(open_view, made, samples, record_property):
+    routing = samples.routing_group((("eval", 1, "word," * 512),), layers=64, experts=64)
+    page = open_view("token_strip", token_strip_payload(made.tree(routing=routing), max_choices=200_000))
     assert page.locator(".moe-token").count() == 1024
-    milliseconds = page.evaluate("() => probe.pickMilliseconds(500)")
-    assert milliseconds < 500, "a generous limit for a loaded machine; the study asks for far less"
+    times = page.evaluate("() => probe.hoverMilliseconds(200)")
+    record_property("hover_milliseconds_median_and_p95", [round(float(np.percentile(times, q)), 1) for q in (50, 95)])
+    assert page.locator(".moe-detail-table tbody tr").count() == 64
+    assert np.median(times) < 16, "the median holds on a loaded machine too; the p95 of an idle one is in the report"
+    assert page.evaluate("() => probe.pickMilliseconds(500)") < 500
 
 
 def test_a_made_up_trace_wears_a_badge_and_a_measured_one_does_not(open_view, payload_of, routing, send):

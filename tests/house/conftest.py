@@ -30,11 +30,11 @@ class Module:
 
 
 def package_modules(folder: Path) -> list[Module]:
-    """Every module below a package folder, by dotted name."""
+    """Every module below a package folder, by dotted name; what cannot be imported is no module but a file."""
     found = []
     for path in sorted(folder.rglob("*.py")):
-        if "node_modules" not in path.parts:
-            parts = path.relative_to(folder.parent).with_suffix("").parts
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        if "node_modules" not in parts and all(part.isidentifier() for part in parts):
             found.append(Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
     return found
 

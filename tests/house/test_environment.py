@@ -5,7 +5,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-CONDA_NAMES = {"pytorch": "torch"}
+CONDA_NAMES = {"python-xxhash": "xxhash", "pytorch": "torch"}
 
 
 def requirements(lines: list[str]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MixtralConfig, MixtralForCausalLM
 from workbench_kernels.bench import Case, Race
 from workbench_kernels.bench.race import Result
 
@@ -18,6 +19,16 @@ from workbench.core.sparse import SparseRouting
 from workbench.data import Batches, ByteTokenizer, load_tokenizer, open_corpus
 from workbench.model import KVCache, ModelConfig, Transformer
 from workbench.model.recorded import Answer
+from workbench.model.transformer import initialise
+from workbench.offload.cacheability import cacheability_of
+from workbench.offload.config import OffloadConfig
+from workbench.offload.cost import LinkCost
+from workbench.offload.host import OffloadedHost, open_offloaded_host
+from workbench.offload.host_compute import ComputeCost, HostRule
+from workbench.offload.lossy import PrecisionLoss
+from workbench.offload.model import OffloadedModel, offload_model
+from workbench.offload.replay import Replay, replay
+from workbench.offload.requests import Requests
 from workbench.session import Session
 from workbench.trace.synth import synthetic_trace
 from workbench.train import SwapReport, TrainConfig
@@ -80,17 +91,51 @@ def results() -> Results:
     return Results.of(cells, routers=["top_k", "switch"], seeds=[0], facts={"steps": 1})
 
 
+def offloaded() -> OffloadedModel:
+    return offload_model(initialise(Transformer(config()), 0), OffloadConfig(budget="100%"))
+
+
+def offloaded_host(folder: Path) -> OffloadedHost:
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape = MixtralConfig(vocab_size=32, num_local_experts=4, num_key_value_heads=1, **sizes)
+    MixtralForCausalLM(shape).save_pretrained(folder)
+    return open_offloaded_host(folder, OffloadConfig(budget=10**6))
+
+
+def replayed() -> Replay:
+    return replay(Requests.of_sets([[0, 1], [1, 2]]), policy=Spec("lru"), capacity=2)
+
+
 INSTANCES: dict[str, Callable[[Path], object]] = {
     "Answer": lambda folder: answer(),
     "Batches": batches,
+    "Cacheability": lambda folder: cacheability_of(synthetic_trace(), miss_seconds=0.01),
     "Corpus": lambda folder: open_corpus("token_remap"),
+    "ExpertCache": lambda folder: offloaded().engine.loop.cache,
+    "ExpertStore": lambda folder: offloaded().engine.store,
     "Gallery": lambda folder: Gallery([exhibit()], layer=0, steps=2),
+    "HostRule": lambda folder: HostRule(
+        expert_bytes=1,
+        row_flops=1,
+        link=LinkCost(bytes_per_second=1),
+        host=ComputeCost(bytes_per_second=1, flops_per_second=1),
+        device=ComputeCost(bytes_per_second=1, flops_per_second=1),
+    ),
     "KVCache": lambda folder: KVCache(2),
+    "Ledger": lambda folder: replayed().ledger,
+    "LinkCost": lambda folder: LinkCost(bytes_per_second=1e9),
+    "LiveRun": lambda folder: session().live,
     "MergedRouting": lambda folder: MergedRouting(
         num_experts=4, mixture=torch.full((1, 4), 0.25), group=torch.zeros(6).long()
     ),
     "ModelConfig": lambda folder: config(),
+    "OffloadEngine": lambda folder: offloaded().engine,
+    "OffloadedHost": offloaded_host,
+    "OffloadedModel": lambda folder: offloaded(),
     "Output": lambda folder: output(),
+    "PrecisionLoss": lambda folder: PrecisionLoss(
+        kl=0.002, loss_change=0.001, exact_loss=3.0, same_tokens=0.99, tokens=4096
+    ),
     "Race": lambda folder: Race(
         Case("a layer", 8, 16, 8, 4, 2),
         torch.float32,
@@ -98,6 +143,7 @@ INSTANCES: dict[str, Callable[[Path], object]] = {
         False,
         {"workbench": Result((1.0,)), "other": Result((2.0,))},
     ),
+    "Replay": lambda folder: replayed(),
     "Results": lambda folder: results(),
     "RoutingDiff": lambda folder: diff_routings([routing()], [routing()]).with_losses(2.0, 2.5),
     "Session": lambda folder: session(),

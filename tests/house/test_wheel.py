@@ -1,7 +1,9 @@
-"""The wheel holds both packages, the views and the data, and nothing else."""
+"""The wheel holds both packages, the views, the data and the JupyterLab extension, and nothing else."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,10 +14,16 @@ DATA = {
     "datasets/corpora": "workbench/_datasets/corpora",
     "datasets/tokenizers": "workbench/_datasets/tokenizers",
 }
+EXTENSION = "workbench/lab/labextension"
+# Where JupyterLab and the Jupyter server look, below the prefix of the environment.
+LABEXTENSION = "share/jupyter/labextensions/@moe-workbench/lab"
+SERVER_CONFIG = "etc/jupyter/jupyter_server_config.d/moe-workbench.json"
 
 
 @pytest.fixture(scope="module")
 def wheel(root, tmp_path_factory) -> Path:
+    if not (root / EXTENSION / "build.json").is_file():
+        pytest.skip("the JupyterLab extension is not built: run `make setup` where npm is in reach")
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=root, check=True, capture_output=True)
@@ -29,17 +37,63 @@ def shipped_name(path: Path) -> str | None:
     for source, target in (SHIPPED | DATA).items():
         if name.startswith(f"{source}/"):
             is_script = source in DATA and path.suffix == ".py"
-            return None if is_script or name == "workbench/bootstrap.py" else target + name.removeprefix(source)
+            is_tool = name == "workbench/bootstrap.py" or is_of_the_build(path)
+            return None if is_script or is_tool else target + name.removeprefix(source)
     return None
 
 
+def is_of_the_build(path: Path) -> bool:
+    """True for what the JupyterLab extension is made from, as opposed to the server's half."""
+    inside = path.parts[2:] if path.parts[:2] == ("workbench", "lab") else ()
+    is_tool = inside in {("build.py",), (".npmrc",)} or path.suffix in {".json", ".js"}
+    return len(inside) > 1 or (len(inside) == 1 and is_tool)
+
+
+def shared_files(root: Path) -> set[str]:
+    """What the environment gets outside of the packages."""
+    built = (path.relative_to(root / EXTENSION) for path in (root / EXTENSION).rglob("*") if path.is_file())
+    return {SERVER_CONFIG, *(f"{LABEXTENSION}/{path.as_posix()}" for path in built)}
+
+
 def test_the_wheel_holds_what_git_holds(wheel, tracked, root):
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = zipfile.ZipFile(wheel).namelist()
+    held = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     expected = {shipped_name(path.relative_to(root)) for path in tracked} - {None}
     assert held == expected
     assert {"workbench/__init__.py", "workbench_kernels/__init__.py"} <= held
     assert any(name.startswith("workbench/view/views/") and name.endswith(".js") for name in held)
     assert any(name.startswith("workbench/_datasets/corpora/") for name in held)
+
+
+def test_the_wheel_brings_the_built_extension_and_switches_it_on(wheel, root):
+    names = {name.partition(".data/data/")[2] for name in zipfile.ZipFile(wheel).namelist() if ".data/" in name}
+    assert names == shared_files(root)
+    assert {name.rpartition("/")[2] for name in names} >= {"package.json", "install.json", "plugin.json"}
+    assert any("/static/remoteEntry." in name for name in names)
+
+
+@pytest.mark.parametrize(("target", "status"), [("wheel", 1), ("sdist", 1), ("wheel:editable", 0)])
+def test_only_an_editable_install_goes_without_the_extension(target, status, root, tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py", "workbench/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path / "dist")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "expected the built JupyterLab extension, there is no workbench/lab/labextension" in done.stderr
+        assert "run `make setup`" in done.stderr
+
+
+def test_the_source_archive_holds_what_was_built_and_nothing_of_its_tools(wheel, root, tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        held = {name.partition("/")[2] for name in files.getnames()}
+    built = {path.relative_to(root).as_posix() for path in (root / EXTENSION).rglob("*") if path.is_file()}
+    assert built <= held
+    assert [name for name in held if "node_modules" in name] == []
 
 
 def test_the_wheel_has_the_licence_and_the_command(wheel):

@@ -8,14 +8,26 @@ from importlib.resources import files
 import pytest
 
 from workbench.view import bundle
-from workbench.view.bundle import script, view_module, view_names
+from workbench.view.bundle import HOSTS, script, view_module, view_names
 
 
 def test_the_views_of_this_package():
-    assert view_names() == ("expert_load", "loss_curves", "token_strip")
+    assert view_names() == (
+        "expert_effect",
+        "expert_flow",
+        "expert_load",
+        "generation",
+        "loss_curves",
+        "offload_timeline",
+        "residency",
+        "router_swap",
+        "run_table",
+        "shadow_router",
+        "token_strip",
+    )
 
 
-@pytest.mark.parametrize("name", view_names())
+@pytest.mark.parametrize("name", (*view_names(), *HOSTS))
 def test_a_bundled_view_imports_nothing_and_has_one_default_export(name):
     text = view_module(name)
     assert re.findall(r"^\s*import\b", text, re.MULTILINE) == []
@@ -23,7 +35,7 @@ def test_a_bundled_view_imports_nothing_and_has_one_default_export(name):
     assert len(re.findall(r"^const module__payload_js = ", text, re.MULTILINE)) == 1
 
 
-@pytest.mark.parametrize("name", view_names())
+@pytest.mark.parametrize("name", (*view_names(), *HOSTS))
 def test_no_view_names_an_address_or_writes_markup(name):
     text = view_module(name)
     for forbidden in (
@@ -61,7 +73,7 @@ def test_a_page_script_holds_each_helper_once_and_starts_all_views():
 
 
 def test_an_unknown_view_is_named_with_the_right_ones():
-    with pytest.raises(LookupError, match="no view named 'loss'; the views are expert_load, loss_curves, token_strip"):
+    with pytest.raises(LookupError, match=f"no view named 'loss'; the views are {', '.join(view_names())}"):
         view_module("loss")
 
 
@@ -97,9 +109,45 @@ def test_every_source_file_is_within_300_lines_and_checked():
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js here; the browser tests parse the same scripts")
-@pytest.mark.parametrize("name", view_names())
+@pytest.mark.parametrize("name", (*view_names(), *HOSTS))
 def test_node_parses_a_bundled_view(name, tmp_path):
     file = tmp_path / f"{name}.mjs"
     file.write_text(view_module(name), "utf-8")
     done = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def modules_of(*entries):
+    """The files that these views are made of."""
+    done = {}
+    for entry in entries:
+        bundle._visit(f"{entry}.js", done, ())
+    return {file for file in done if file.endswith(".js")}
+
+
+def test_the_styles_of_a_host_reach_no_view_in_it():
+    # Views and hosts share a page, and so a name in one style sheet means the same in all of them.
+    folder = files("workbench.view").joinpath("views")
+    views = modules_of(*view_names())
+    theirs = {file: set(re.findall(r"\bmoe-[a-z-]+", folder.joinpath(file).read_text("utf-8"))) for file in views}
+    styled = set()
+    for file in modules_of(*HOSTS) - views:
+        styled |= set(re.findall(r"\.(moe-[a-z-]+)", folder.joinpath(file).read_text("utf-8")))
+    common = {"moe-view", *theirs["_style.js"], *theirs["_dom.js"], *theirs["_frame.js"]}
+    shared = {file: names & styled - common for file, names in theirs.items() if names & styled - common}
+    # Scoped by the part of the page that they stand in.
+    assert shared == {file: {"moe-quiet"} for file in shared}
+
+
+def test_a_module_asks_of_its_host_only_what_every_host_of_widgets_has():
+    # Panel has no `send`, and marimo and VS Code pass on changes of traits alone.
+    sources = [
+        path.read_text("utf-8")
+        for path in files("workbench.view").joinpath("views").iterdir()
+        if path.name.endswith(".js")
+    ]
+    asked = {name for source in sources for name in re.findall(r"\bmodel\??\.([A-Za-z_]+)", source)}
+    assert asked == {"get", "set", "save_changes", "on", "off"}
+    heard = {event for source in sources for event in re.findall(r"\bmodel\??\.o(?:n|ff)\(\s*[\"`]([^\"`$]*)", source)}
+    assert heard
+    assert all(event.startswith("change:") for event in heard)

@@ -7,7 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from workbench.view import TextSample, expert_load_payload, loss_curves_payload, token_strip_payload, write_report
+from workbench.payloads import (
+    expert_flow_payload,
+    expert_load_payload,
+    loss_curves_payload,
+    residency_payload,
+    token_strip_payload,
+)
+from workbench.view import TextSample, write_report
 
 HOSTILE = '<script>alert("x")</script> & </pre> "quotes"'
 
@@ -46,11 +53,24 @@ def test_it_holds_each_view_with_the_payload_of_the_trace(samples, tmp_path):
         "loss_curves": loss_curves_payload,
         "expert_load": expert_load_payload,
         "token_strip": token_strip_payload,
+        "expert_flow": expert_flow_payload,
     }
     for name, build in builders.items():
         (block,) = re.findall(rf'<script type="text/plain" id="payload-{name}">([^<]*)</script>', text)
         assert base64.b64decode(block) == build(trace)
         assert text.count(f'data-show="{name}" data-payload="payload-{name}"') == 1
+
+
+def test_views_of_what_was_not_recorded_are_left_out_and_come_with_their_group(samples, tmp_path, trace_of):
+    path = write_report(trace_of(run=samples.run_group(steps=3)), tmp_path / "r.html", title="A run")
+    assert re.findall(r'data-show="(\w+)"', path.read_text("utf-8")) == ["loss_curves", "expert_load", "token_strip"]
+    trace = trace_of(residency=samples.residency_group(), offload=samples.offload_group())
+    text = write_report(trace, tmp_path / "r.html", title="A run").read_text("utf-8")
+    assert re.findall(r'data-show="(\w+)"', text)[3:] == ["residency", "offload_timeline"]
+    (block,) = re.findall(r'id="payload-residency">([^<]*)</script>', text)
+    assert base64.b64decode(block) == residency_payload(trace)
+    assert '<a href="#offload_timeline">What does offloading cost?</a>' in text
+    assert "#shadow_router" not in text
 
 
 def test_nothing_in_it_points_outside_the_file(samples, tmp_path):
@@ -80,7 +100,7 @@ def test_hostile_titles_and_texts_are_text(samples, tmp_path):
     assert page.texts["h1"] == [HOSTILE]
     assert page.texts["pre"] == [HOSTILE]
     assert page.texts["mark"] == [HOSTILE]
-    assert sum(tag == "script" for tag, _ in page.elements) == 4
+    assert sum(tag == "script" for tag, _ in page.elements) == 5
 
 
 def test_a_text_is_labelled_with_the_seconds_of_training(samples, tmp_path):

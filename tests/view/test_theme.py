@@ -62,6 +62,14 @@ def test_no_two_hues_look_alike_with_a_colour_vision_deficiency():
             assert np.linalg.norm(seen[a] - seen[b]) > 10, (name, a, b)
 
 
+def test_less_and_more_are_told_apart_from_each_other_and_from_none():
+    for ends in theme()["diverging"].values():
+        for name, matrix in SIMULATIONS.items():
+            seen = [lab(np.array(matrix) @ linear(colour)) for colour in (ends["low"], ends["middle"], ends["high"])]
+            for a, b in itertools.combinations(seen, 2):
+                assert np.linalg.norm(a - b) > 35, name
+
+
 def test_text_reads_on_every_ground_in_both_modes():
     variables = theme()["variables"]
     for mode in ("light", "dark"):

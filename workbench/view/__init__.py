@@ -3,26 +3,30 @@
 from workbench.core.lazy import lazy_exports
 
 __all__ = [
+    "ExpertFlowWidget",
     "ExpertLoadWidget",
+    "LiveWidget",
     "LossCurvesWidget",
+    "OffloadTimelineWidget",
+    "ResidencyWidget",
+    "ShadowRouterWidget",
     "TextSample",
     "TokenStripWidget",
-    "expert_load_payload",
-    "loss_curves_payload",
-    "token_strip_payload",
     "write_report",
 ]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "ExpertFlowWidget": "workbench.view.widgets.expert_flow",
         "ExpertLoadWidget": "workbench.view.widgets.expert_load",
+        "LiveWidget": "workbench.view.widgets.live",
         "LossCurvesWidget": "workbench.view.widgets.loss_curves",
+        "OffloadTimelineWidget": "workbench.view.widgets.offload_timeline",
+        "ResidencyWidget": "workbench.view.widgets.residency",
+        "ShadowRouterWidget": "workbench.view.widgets.shadow_router",
         "TextSample": "workbench.view.report",
         "TokenStripWidget": "workbench.view.widgets.token_strip",
-        "expert_load_payload": "workbench.view.payloads.expert_load",
-        "loss_curves_payload": "workbench.view.payloads.loss_curves",
-        "token_strip_payload": "workbench.view.payloads.token_strip",
         "write_report": "workbench.view.report",
     },
 )

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from workbench.core.units import human_count, human_seconds
+from workbench.payloads.reading import control_events, group, unit_words
 from workbench.trace.schema import Trace
-from workbench.view.payloads._reading import control_events, group, unit_words
 
 __all__ = ["RunFacts", "run_facts"]
 

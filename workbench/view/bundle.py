@@ -11,7 +11,10 @@ import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["script", "view_module", "view_names"]
+__all__ = ["HOSTS", "script", "view_module", "view_names"]
+
+HOSTS = ("home", "live")
+"""Modules that show views and have no payload of their own: the runs of a server, and the live workbench of one run."""
 
 _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"\./([\w.]+\.js)";\n', re.MULTILINE)
 _JSON_IMPORT = re.compile(r'^import\s+(\w+)\s+from\s+"\./([\w.]+\.json)"\s+with\s+\{ type: "json" \};\n', re.MULTILINE)
@@ -22,20 +25,21 @@ _LEFT_OVER = re.compile(r"^\s*(?:import|export)\b.*$", re.MULTILINE)
 
 @cache
 def view_names() -> tuple[str, ...]:
-    """Names of the views: the public modules in `views/`."""
+    """Names of the views: the public modules in `views/` that show a payload."""
     folder = files("workbench.view").joinpath("views")
     stems = (entry.name.removesuffix(".js") for entry in folder.iterdir() if entry.name.endswith(".js"))
-    return tuple(sorted(stem for stem in stems if not stem.startswith("_")))
+    return tuple(sorted(stem for stem in stems if not stem.startswith("_") and stem not in HOSTS))
 
 
 @cache
 def view_module(name: str) -> str:
-    """One view as an ES module without imports: what a widget gets as `_esm`.
+    """One view or host as an ES module without imports: what a widget gets as `_esm`.
 
     Raises:
         LookupError: there is no such view.
     """
-    _check(name)
+    if name not in HOSTS:
+        _check(name)
     return f"{_functions((f'{name}.js',))}export default {_variable(f'{name}.js')}.default;\n"
 
 

@@ -2,21 +2,25 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from workbench.payloads.container import header_of
+from workbench.payloads.expert_flow import expert_flow_payload
+from workbench.payloads.expert_load import expert_load_payload
+from workbench.payloads.loss_curves import loss_curves_payload
+from workbench.payloads.offload_timeline import offload_timeline_payload
+from workbench.payloads.residency import residency_payload
+from workbench.payloads.shadow_router import shadow_router_payload
+from workbench.payloads.token_strip import token_strip_payload
 from workbench.trace.schema import Trace
 from workbench.view._facts import RunFacts, run_facts
 from workbench.view.bundle import script
-from workbench.view.container import header_of
 from workbench.view.files import write_whole
-from workbench.view.payloads.expert_load import expert_load_payload
-from workbench.view.payloads.loss_curves import loss_curves_payload
-from workbench.view.payloads.token_strip import token_strip_payload
 from workbench.view.theme import css_variables
 
 __all__ = ["TextSample", "write_report"]
@@ -26,7 +30,22 @@ _VIEWS: dict[str, Callable[[Trace], bytes]] = {
     "expert_load": expert_load_payload,
     "token_strip": token_strip_payload,
 }
-_LINKS = {"loss_curves": "Is it learning?", "expert_load": "Which experts work?", "token_strip": "Where do tokens go?"}
+# Shown where the trace holds something for them.
+_IF_RECORDED: dict[str, Callable[[Trace], bytes]] = {
+    "expert_flow": expert_flow_payload,
+    "shadow_router": shadow_router_payload,
+    "residency": residency_payload,
+    "offload_timeline": offload_timeline_payload,
+}
+_LINKS = {
+    "loss_curves": "Is it learning?",
+    "expert_load": "Which experts work?",
+    "token_strip": "Where do tokens go?",
+    "expert_flow": "Which experts go together?",
+    "shadow_router": "What would the shadow do?",
+    "residency": "Where are the experts?",
+    "offload_timeline": "What does offloading cost?",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +89,8 @@ def write_report(trace: Trace, path: str | Path, *, title: str, samples: Sequenc
 
 def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
     facts = run_facts(trace)
-    payloads = {name: build(trace) for name, build in _VIEWS.items()}
-    code = script(*_VIEWS)
+    payloads = _payloads(trace)
+    code = script(*payloads)
     assert "</script" not in code.lower(), "a view would end its own script element"
     template = Template(files("workbench.view").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
@@ -81,7 +100,7 @@ def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
         script=code,
         lead=f'<p class="lead">{escape(facts.sentence)}</p>' if facts.sentence else "",
         made=escape(facts.made),
-        links="".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in _links(samples).items()),
+        links="".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in _links(payloads, samples).items()),
         headline="".join(
             f"<li class='card'><b>{escape(v)}</b><span>{escape(k)}</span></li>" for k, v in facts.headline
         ),
@@ -95,8 +114,19 @@ def _page(trace: Trace, title: str, samples: Sequence[TextSample]) -> str:
     )
 
 
-def _links(samples: Sequence[TextSample]) -> dict[str, str]:
-    return {**_LINKS, **({"samples": "What does it write?"} if samples else {}), "facts": "What was run"}
+def _payloads(trace: Trace) -> dict[str, bytes]:
+    """Views by name: those that every report has, and those that have something to show."""
+    others = {name: build(trace) for name, build in _IF_RECORDED.items()}
+    shown = {name: payload for name, payload in others.items() if header_of(payload)["empty"] is None}
+    return {name: build(trace) for name, build in _VIEWS.items()} | shown
+
+
+def _links(views: Iterable[str], samples: Sequence[TextSample]) -> dict[str, str]:
+    return {
+        **{name: _LINKS[name] for name in views},
+        **({"samples": "What does it write?"} if samples else {}),
+        "facts": "What was run",
+    }
 
 
 def _variables() -> str:

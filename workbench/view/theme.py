@@ -15,6 +15,7 @@ class Theme(TypedDict):
 
     cividis: str
     okabe_ito: dict[str, list[str]]
+    diverging: dict[str, dict[str, str]]
     variables: dict[str, dict[str, str]]
 
 

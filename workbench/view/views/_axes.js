@@ -1,7 +1,7 @@
 // @ts-check
 /** Axes, lines and event flags of a chart over training steps. */
 import { clip } from "./_canvas.js";
-import { tickText } from "./_number.js";
+import { grouped, tickText } from "./_number.js";
 
 /**
  * @typedef {{ left: number, top: number, width: number, height: number }} Area
@@ -60,7 +60,7 @@ export function drawAxes(context, area, y, x, colour) {
   for (const tick of x.ticks) {
     const at = area.left + area.width * position(x.range, tick);
     stroke(context, [at, bottom], [at, bottom + 4]);
-    const text = tick.toLocaleString("en-US");
+    const text = grouped(tick);
     const half = context.measureText(text).width / 2;
     context.textAlign = "center";
     context.fillText(text, Math.min(at, area.left + area.width - half + 6), bottom + 7);
@@ -77,26 +77,48 @@ function stroke(context, [x0, y0], [x1, y1]) {
 }
 
 /**
- * A line through the finite points; a NaN leaves a gap.
+ * A line through the finite points; a NaN leaves a gap. Where many points share a column of pixels, the column gets the
+ * first, the lowest, the highest and the last of them: the same picture, drawn at once.
  * @param {CanvasRenderingContext2D} context
  * @param {Area} area
  * @param {{ x: Range, y: Range }} ranges
- * @param {ArrayLike<number>} steps
+ * @param {ArrayLike<number>} steps ascending
  * @param {(index: number) => number} value
  */
 export function drawLine(context, area, ranges, steps, value) {
-  context.beginPath();
+  const isDense = steps.length > 4 * area.width;
+  const across = area.width / (ranges.x.high - ranges.x.low);
   let isDown = false;
+  let [column, low, high, last] = [-1, 0, 0, 0];
+  const point = (/** @type {number} */ x, /** @type {number} */ y) => {
+    if (isDown) context.lineTo(x, y);
+    else context.moveTo(x, y);
+    isDown = true;
+  };
+  const flush = () => {
+    if (column < 0) return;
+    for (const y of [low, high, last]) point(column + 0.5, y);
+    column = -1;
+  };
+  context.beginPath();
   for (let i = 0; i < steps.length; i += 1) {
-    const x = area.left + area.width * position(ranges.x, steps[i]);
     const y = area.top + area.height * (1 - position(ranges.y, value(i)));
-    if (!Number.isFinite(y)) isDown = false;
-    else if (isDown) context.lineTo(x, y);
-    else {
-      context.moveTo(x, y);
-      isDown = true;
+    const x = area.left + (steps[i] - ranges.x.low) * across;
+    if (!Number.isFinite(y)) {
+      flush();
+      isDown = false;
+    } else if (!isDense) point(x, y);
+    else if (Math.floor(x) === column) {
+      low = Math.min(low, y);
+      high = Math.max(high, y);
+      last = y;
+    } else {
+      flush();
+      point(x, y);
+      [column, low, high, last] = [Math.floor(x), y, y, y];
     }
   }
+  flush();
   context.stroke();
 }
 

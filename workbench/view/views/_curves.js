@@ -1,6 +1,6 @@
 // @ts-check
 /** The numbers behind the loss curves: reading, smoothing, sentences and the table. */
-import { duration, number } from "./_number.js";
+import { duration, grouped, number } from "./_number.js";
 
 /**
  * @typedef {{
@@ -33,8 +33,8 @@ export function read({ header, arrays }, smoothing) {
     steps: arrays.step.data,
     series,
     smooth: smoothed(series.loss, smoothing),
-    evalSteps: arrays.eval_step.data,
-    evalLoss: arrays.eval_loss.data,
+    evalSteps: arrays.eval_step?.data ?? new Int32Array(0),
+    evalLoss: arrays.eval_loss?.data ?? new Float32Array(0),
     domains: header.domains,
     events: header.events,
     units: header.units,
@@ -65,7 +65,8 @@ export function sentence(data) {
     const basis = count > 1 ? ` (means of the first and last ${count} recorded steps)` : "";
     parts.push(`Training loss ${verb} ${change} ${data.units.loss}${basis}.`);
   }
-  const bad = Array.from(loss).findIndex((value) => !Number.isFinite(value));
+  let bad = -1;
+  for (let i = 0; i < loss.length && bad < 0; i += 1) if (!Number.isFinite(loss[i])) bad = i;
   if (bad >= 0) parts.push(`The loss is not a finite number at step ${data.steps[bad]}.`);
   const row = lastRow(data);
   if (row >= 0 && data.domains.length > 1) {
@@ -91,12 +92,12 @@ export function factsAt({ steps, series, smooth }, index) {
   const at = (/** @type {string} */ name) => (name in series ? series[name][index] : NaN);
   /** @type {[string, string][]} */
   const rows = [
-    ["Step", steps[index].toLocaleString("en-US")],
+    ["Step", grouped(steps[index])],
     ["Loss", number(at("loss"), 4)],
     ["Loss, smoothed", number(smooth[index], 4)],
     ["Learning rate", number(at("lr"))],
     ["Gradient norm", number(at("grad_norm"))],
-    ["Tokens per second", Number.isFinite(at("tokens_per_second")) ? Math.round(at("tokens_per_second")).toLocaleString("en-US") : "no data"],
+    ["Tokens per second", Number.isFinite(at("tokens_per_second")) ? grouped(Math.round(at("tokens_per_second"))) : "no data"],
     ["Elapsed", duration(at("wall_seconds"))],
   ];
   return rows.filter(([, value]) => value !== "no data");

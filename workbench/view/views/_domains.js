@@ -2,7 +2,7 @@
 /** Lines per domain: hue, marker and dash together, so that no two domains differ by colour alone. */
 import { drawLine, position } from "./_axes.js";
 import { h } from "./_dom.js";
-import { number } from "./_number.js";
+import { grouped, number } from "./_number.js";
 import { hues } from "./_palette.js";
 
 /** @typedef {{ colour: (name: string) => string, isDark: () => boolean }} Look */
@@ -114,7 +114,7 @@ export function createLegend(host, look, onHighlight) {
     const key = JSON.stringify([domains, order, look.isDark()]);
     if (key !== built) build(domains, order);
     built = key;
-    title.textContent = row >= 0 ? `At step ${evalSteps[row].toLocaleString("en-US")}` : "";
+    title.textContent = row >= 0 ? `At step ${grouped(evalSteps[row])}` : "";
     for (const [domain, value] of values) value.textContent = number(at(domain, row), 3);
   };
 }

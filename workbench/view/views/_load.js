@@ -10,15 +10,19 @@ export const OVERLOADED = 2;
  * @typedef {{
  *   steps: Int32Array, rows: Int32Array, tokens: Float64Array, layers: number[], experts: number, load: Float32Array, total: Float64Array,
  *   count: { data: Float64Array, perExpert: boolean }, extras: Record<string, Float32Array>,
- *   events: import("./_axes.js").Flag[],
- * }} LoadData load: at each kept step; total and count: sums, weighted by tokens, over every recorded step up to it
+ *   events: import("./_axes.js").Flag[], balance: number[],
+ * }} LoadData balance: `imbalance` of every kept step; load: at each kept step; total and count: sums, weighted by tokens, over every recorded step up to it
  * @typedef {{ load: number, ratio: number, kind: "" | "none" | "starved" | "overloaded" | "empty" }} Cell
  */
 
-/** @param {import("./_payload.js").Payload} payload @param {string} phase @returns {LoadData} */
-export function readLoad({ header, arrays }, phase) {
+/**
+ * @param {import("./_payload.js").Payload} payload @param {string} phase
+ * @param {LoadData | null} [before] what was read last: of a payload that has grown only the new steps are judged
+ * @returns {LoadData}
+ */
+export function readLoad({ header, arrays }, phase, before = null) {
   const part = (/** @type {string} */ name) => arrays[`${phase}.${name}`];
-  return {
+  const data = {
     steps: part("step").data,
     rows: part("row").data,
     tokens: part("tokens").data,
@@ -29,13 +33,23 @@ export function readLoad({ header, arrays }, phase) {
     count: { data: part("count").data, perExpert: part("count").shape[2] > 1 },
     extras: Object.fromEntries(header.extras.map((/** @type {string} */ name) => [name, part(name).data])),
     events: phase === "train" || phase === "eval" ? header.events : [],
+    balance: /** @type {number[]} */ ([]),
   };
+  const isSame = before !== null && before.load.buffer === data.load.buffer && before.load.byteOffset === data.load.byteOffset && before.experts === data.experts;
+  if (isSame) data.balance = before.balance;
+  for (let i = data.balance.length; i < data.steps.length; i += 1) data.balance.push(imbalance(data, i));
+  return data;
 }
 
 /** @param {LoadData} data @param {number} index @param {number} layer @param {number} expert */
 function countAt({ layers, experts, count }, index, layer, expert) {
   if (index < 0) return 0;
-  return count.perExpert ? count.data[(index * layers.length + layer) * experts + expert] : count.data[index * layers.length + layer];
+  return known(count.perExpert ? count.data[(index * layers.length + layer) * experts + expert] : count.data[index * layers.length + layer]);
+}
+
+/** @param {number} sum @returns {number} a running sum: nothing yet where an expert came later */
+function known(sum) {
+  return Number.isNaN(sum) ? 0 : sum;
 }
 
 /**
@@ -52,7 +66,7 @@ export function meanLoad(data, from, to) {
   for (let cell = 0; cell < size; cell += 1) {
     const [layer, expert] = [Math.floor(cell / experts), cell % experts];
     const count = countAt(data, to, layer, expert) - countAt(data, from, layer, expert);
-    const sum = total[to * size + cell] - (from < 0 ? 0 : total[from * size + cell]);
+    const sum = known(total[to * size + cell]) - (from < 0 ? 0 : known(total[from * size + cell]));
     out[cell] = count > 0 ? sum / count : NaN;
   }
   return out;
@@ -75,7 +89,7 @@ function kindOf(load, ratio) {
   return ratio > OVERLOADED ? "overloaded" : "";
 }
 
-/** @param {LoadData} data @param {number} index kept step @returns {number} busiest expert over fair share, mean of layers */
+/** @param {Pick<LoadData, "layers" | "experts" | "load">} data @param {number} index kept step @returns {number} busiest expert over fair share, mean of layers */
 export function imbalance(data, index) {
   const { layers, experts, load } = data;
   let [sum, count] = [0, 0];

@@ -1,13 +1,23 @@
 // @ts-check
 /** Numbers as people read them. NaN is "no data", never 0. */
 
+// Made once: making one costs more than a thousand uses of it.
+const GROUPED = new Intl.NumberFormat("en-US");
+const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const ROUND = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6 });
+
+/** @param {number} value a count or a step @returns {string} "12,345" */
+export function grouped(value) {
+  return GROUPED.format(value);
+}
+
 /** @param {number} value @param {number} [digits] significant digits @returns {string} */
 export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return "no data";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) return value.toExponential(Math.max(0, digits - 1)).replace("e+", "e");
-  if (size >= 10 ** (digits - 1)) return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  if (size >= 10 ** (digits - 1)) return WHOLE.format(value);
   return value.toPrecision(digits);
 }
 
@@ -38,7 +48,7 @@ export function duration(seconds) {
 
 /** @param {number} count @param {string} noun singular @returns {string} */
 export function plural(count, noun) {
-  return `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
+  return `${grouped(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** @param {(string | number)[]} names @returns {string} "1, 2 and 3" */
@@ -81,7 +91,7 @@ export function logTicks(low, high) {
 export function tickText(value) {
   const size = Math.abs(value);
   if (value !== 0 && (size >= 1e6 || size < 1e-4)) return value.toExponential().replace("e+", "e");
-  return value.toLocaleString("en-US", { maximumSignificantDigits: 6 });
+  return ROUND.format(value);
 }
 
 /**

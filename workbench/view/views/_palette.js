@@ -14,6 +14,23 @@ export function cividis(share) {
 }
 
 /**
+ * Blue for less, orange for more, grey between: for differences, and for nothing else.
+ * @param {number} share -1 to 1, clamped
+ * @param {boolean} isDark
+ * @returns {string} `#rrggbb`
+ */
+export function diverging(share, isDark) {
+  const { low, middle, high } = theme.diverging[isDark ? "dark" : "light"];
+  const end = share < 0 ? low : high;
+  const part = Math.min(1, Math.abs(share));
+  const channel = (/** @type {number} */ at) => {
+    const [from, to] = [parseInt(middle.slice(at, at + 2), 16), parseInt(end.slice(at, at + 2), 16)];
+    return Math.round(from + (to - from) * part).toString(16).padStart(2, "0");
+  };
+  return `#${channel(1)}${channel(3)}${channel(5)}`;
+}
+
+/**
  * @param {boolean} isDark
  * @returns {string[]} eight hues that people with colour-vision deficiency can tell apart
  */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Reads the container written by `workbench.view.container`: header and numbers in one value, because hosts do not
+ * Reads the container written by `workbench.payloads.container`: header and numbers in one value, because hosts do not
  * update several traits at once.
  *
  * Layout: `MOEV`, uint32 version, uint32 header bytes, uint32 zero, header (JSON, UTF-8), then arrays at multiples of 8.
@@ -35,12 +35,18 @@ function asBytes(value) {
   return null;
 }
 
+/** @param {any} value @returns {value is Payload} */
+function isPayload(value) {
+  return typeof value === "object" && value !== null && typeof value.header === "object" && typeof value.arrays === "object";
+}
+
 /**
- * @param {any} value the `payload` trait
+ * @param {any} value the `payload` trait: bytes, or a payload that a host has decoded already
  * @returns {Payload | null} null when nothing has been published yet
  * @throws {Error} when the bytes are not a payload this view can read
  */
 export function decode(value) {
+  if (isPayload(value)) return value;
   const raw = asBytes(value);
   if (raw === null || raw.byteLength === 0) return null;
   // A copy that starts at 0: typed arrays need aligned offsets, and the host may reuse its buffer.

@@ -113,7 +113,7 @@ function vertical(tokens, now, direction) {
 
 export const STRIP_STYLE = `
 .moe-strip-split { display: grid; grid-template-columns: minmax(0, 1fr) 280px; gap: 14px 20px; align-items: start; }
-.moe-strip { max-height: 430px; overflow: auto; padding: 4px; position: relative; }
+.moe-strip { max-height: 430px; overflow: auto; padding: 4px; position: relative; contain: layout style; }
 .moe-line { display: flex; flex-wrap: wrap; gap: 4px 3px; margin-bottom: 4px; }
 .moe-line-first { margin-top: 12px; padding-top: 12px; border-top: 1px solid var(--moe-grid); }
 .moe-token { display: inline-flex; flex-direction: column; min-width: 26px; max-width: 100%; border-radius: 4px; cursor: pointer;

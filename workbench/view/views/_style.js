@@ -28,9 +28,10 @@ const RULES = `
 .moe-split + .moe-split { margin-top: 18px; }
 .moe-plot-title { grid-column: 1 / -1; margin: 0; font-size: 13px; font-weight: 600; }
 .moe-plot-title small { font-size: 12px; font-weight: 400; color: var(--moe-muted); }
-.moe-facts { display: grid; grid-template-columns: 1fr auto; gap: 3px 12px; margin: 6px 0 0; font-size: 13px; }
-.moe-facts dt { color: var(--moe-muted); }
-.moe-facts dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
+/* JupyterLab styles the lists of an output by their tags: a class alone does not win over that. */
+.moe-view .moe-facts { display: grid; grid-template-columns: 1fr auto; gap: 3px 12px; margin: 6px 0 0; font-size: 13px; }
+.moe-view .moe-facts dt { float: none; width: auto; font-weight: 400; color: var(--moe-muted); }
+.moe-view .moe-facts dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 .moe-legend-title { margin: 4px 0 2px; font-size: 12.5px; color: var(--moe-muted); }
 .moe-legend { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 0 12px; }
 .moe-legend-row { display: flex; align-items: center; gap: 8px; width: 100%; min-height: 26px; padding: 1px 4px; border: 0; border-radius: 4px;
@@ -62,6 +63,12 @@ const RULES = `
   background: none; color: var(--moe-text); }
 .moe-table thead th { position: sticky; top: 0; background: var(--moe-panel); font-weight: 600; }
 .moe-table th:first-child { text-align: left; }
+.moe-said { margin: 0; min-height: 1.4em; font-size: 13px; color: var(--moe-muted); }
+.moe-said:empty { min-height: 0; }
+.moe-refused { color: var(--moe-event); font-weight: 600; }
+.moe-copy { display: inline-flex; flex-wrap: wrap; gap: 6px 10px; align-items: center; }
+.moe-code { padding: 4px 8px; border: 1px solid var(--moe-line); border-radius: 6px; background: var(--moe-panel); font: 12.5px/1.5 var(--moe-mono); overflow-wrap: anywhere; }
+.moe-button:disabled { color: var(--moe-muted); border-style: dashed; cursor: not-allowed; }
 .moe-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .moe-view [hidden] { display: none; }
 @container (max-width: 620px) { .moe-split { grid-template-columns: minmax(0, 1fr); } }

@@ -20,10 +20,19 @@ export function variableRules() {
   );
 }
 
-/** @param {string} colour as computed by the browser @returns {[number, number, number, number]} */
+/** @type {OffscreenCanvasRenderingContext2D | null} */
+let pixel = null;
+
+/** @param {string} colour in any notation of CSS @returns {[number, number, number, number]} red, green, blue of 255, and alpha of 1 */
 function channels(colour) {
-  const [red = 0, green = 0, blue = 0, alpha = 1] = (colour.match(/[\d.]+/g) ?? []).map(Number);
-  return [red, green, blue, alpha];
+  // the canvas knows every colour space; a host may use oklch or color().
+  pixel ??= new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  if (pixel === null) return [0, 0, 0, 0];
+  pixel.clearRect(0, 0, 1, 1);
+  pixel.fillStyle = colour;
+  pixel.fillRect(0, 0, 1, 1);
+  const [red, green, blue, alpha] = pixel.getImageData(0, 0, 1, 1).data;
+  return [red, green, blue, alpha / 255];
 }
 
 /** @param {Element} element @returns {boolean} */

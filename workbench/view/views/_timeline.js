@@ -1,7 +1,6 @@
 // @ts-check
 /** How balanced the layers were over time: one line, the events, and where the reader is. */
 import { drawEvents, drawLine, position, rangeOf } from "./_axes.js";
-import { imbalance } from "./_load.js";
 import { nearest, ticks } from "./_number.js";
 
 export const TIMELINE_HEIGHT = 78;
@@ -27,7 +26,7 @@ export function timelinePainter(state, frame) {
     const { data } = state;
     if (data === null) return;
     const area = timelineArea(width);
-    const values = Array.from(data.steps, (_, i) => imbalance(data, i));
+    const values = data.balance;
     const x = { low: data.steps[0], high: Math.max(data.steps[0] + 1, data.steps[data.steps.length - 1]), isLog: false };
     const y = { low: 1, high: Math.max(1.5, rangeOf(values, false).high), isLog: false };
     context.font = `12px ${frame.colour("font")}`;

@@ -1,6 +1,6 @@
 // @ts-check
 /** Tokens with their experts: reading the payload, safe text, colours for any number of experts, sentences. */
-import { number, percent, plural } from "./_number.js";
+import { grouped, number, percent, plural } from "./_number.js";
 import { hues, inkOn } from "./_palette.js";
 
 /**
@@ -111,7 +111,7 @@ export function passageSentence(data, passage, place, slot, before) {
     for (let i = 0; i < total; i += 1) {
       if (choiceAt(data, passage.start + i, place, slot).expert !== choiceAt(data, before.start + i, place, slot).expert) moved += 1;
     }
-    parts.push(`Since step ${before.step.toLocaleString("en-US")}${before.routers[place] === passage.routers[place] ? "" : ` (${before.routers[place]})`}, ${moved === 0 ? "none" : `${moved} (${percent(moved / total)})`} of them changed expert.`);
+    parts.push(`Since step ${grouped(before.step)}${before.routers[place] === passage.routers[place] ? "" : ` (${before.routers[place]})`}, ${moved === 0 ? "none" : `${moved} (${percent(moved / total)})`} of them changed expert.`);
   }
   return parts.join(" ");
 }

@@ -6,7 +6,7 @@ import { defineView } from "./_frame.js";
 import { TOP_RATIO, cellAt, drawGrid, drawKey, gridHeight, gridOf } from "./_heatmap.js";
 import { cells, findings, headline, meanLoad, readLoad } from "./_load.js";
 import { createPlayer } from "./_player.js";
-import { nearest, percent, plural, times } from "./_number.js";
+import { grouped, nearest, percent, plural, times } from "./_number.js";
 import { TIMELINE_HEIGHT, stepAt, timelinePainter } from "./_timeline.js";
 
 /**
@@ -45,8 +45,8 @@ function when(state) {
   const unit = phase === "prefill" || phase === "decode" ? "forward pass" : "step";
   const first = data.rows[Math.max(0, windowStart(state) + 1)];
   const count = windowStart(state) < 0 ? data.rows[index] + 1 : data.rows[index] - data.rows[windowStart(state)];
-  if (window === "1" || count <= 1 || first < 0) return `At ${unit} ${data.steps[index].toLocaleString("en-US")}`;
-  return `Over the ${count.toLocaleString("en-US")} recorded ${unit === "step" ? "steps" : "passes"} up to ${data.steps[index].toLocaleString("en-US")}`;
+  if (window === "1" || count <= 1 || first < 0) return `At ${unit} ${grouped(data.steps[index])}`;
+  return `Over the ${grouped(count)} recorded ${unit === "step" ? "steps" : "passes"} up to ${grouped(data.steps[index])}`;
 }
 
 /** @param {State} state @param {{ layer: number, expert: number }} place @returns {string} */
@@ -145,9 +145,11 @@ function adopt(state, ui, payload) {
   const isLatest = state.data === null || !isSamePhase || state.index === state.data.steps.length - 1;
   if (!isSamePhase) state.phase = phases[0];
   state.payload = payload;
-  state.data = readLoad(payload, state.phase);
+  const step = state.data?.steps[state.index] ?? 0;
+  state.data = readLoad(payload, state.phase, isSamePhase ? state.data : null);
   const last = state.data.steps.length - 1;
-  state.index = isLatest ? last : Math.min(state.index, last);
+  // A run sent anew may be thinned otherwise: the reader stays at their step, not at its old place in the list.
+  state.index = isLatest ? last : nearest(state.data.steps, step);
   const [layers, experts] = [state.data.layers.length, state.data.experts];
   if (state.cursor && (state.cursor.layer >= layers || state.cursor.expert >= experts)) state.cursor = null;
   setOptions(ui.phase.select, phases.map((/** @type {keyof typeof PHASES} */ phase) => [phase, PHASES[phase]]));
@@ -164,7 +166,7 @@ function describe(ui, state, frame, canvas) {
   frame.lead(text);
   canvas.setAttribute("aria-label", `Load of ${plural(data.experts, "expert")} in ${plural(data.layers.length, "layer")}. ${text} Arrow keys move between cells.`);
   ui.scrub.input.value = String(state.index);
-  ui.scrub.output.textContent = data.steps[state.index].toLocaleString("en-US");
+  ui.scrub.output.textContent = grouped(data.steps[state.index]);
   ui.scrub.input.setAttribute("aria-valuetext", `step ${data.steps[state.index]}`);
   ui.readout.textContent = state.cursor === null ? "Point at a cell, or move with the arrow keys, to read it." : cellText(state, state.cursor);
   const found = findings(data, state.rows, 6);
@@ -265,7 +267,7 @@ function tableOf(state) {
   ]);
   const caption = `${when(state)}: share of the layer's assignments that each expert got [%]${extras.length > 0 ? "; last columns: at this step" : ""}.`;
   const names = extras.map((name) => name.replaceAll("_", " "));
-  return { caption, head: ["", ...Array.from({ length: data.experts }, (_, e) => `expert ${e}`), ...names], rows };
+  return { caption, head: ["Layer", ...Array.from({ length: data.experts }, (_, e) => `expert ${e}`), ...names], rows };
 }
 
 export default defineView({

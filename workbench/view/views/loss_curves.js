@@ -6,7 +6,7 @@ import { factsAt, lastRow, read, sentence, smoothed, tableOf } from "./_curves.j
 import { button, h, sliderField } from "./_dom.js";
 import { defineView } from "./_frame.js";
 import { createLegend, drawDomain } from "./_domains.js";
-import { logTicks, nearest, plural, ticks } from "./_number.js";
+import { grouped, logTicks, nearest, plural, ticks } from "./_number.js";
 
 /**
  * @typedef {import("./_axes.js").Area} Area
@@ -39,7 +39,7 @@ function trainPainter(state, frame) {
     if (data === null) return;
     const area = plotArea(width, height, data.evalSteps.length === 0);
     const x = stepRange(data);
-    const y = rangeOf(Array.from(data.series.loss), state.isLog);
+    const y = rangeOf(/** @type {Float64Array} */ (data.series.loss), state.isLog);
     paintFrame(context, area, x, y, data.evalSteps.length === 0, frame.colour);
     context.lineJoin = "round";
     context.strokeStyle = frame.colour("empty");
@@ -60,7 +60,7 @@ function evalPainter(state, frame) {
     if (data === null || data.evalSteps.length === 0) return;
     const area = plotArea(width, height, true);
     const x = stepRange(data);
-    const y = rangeOf(Array.from(data.evalLoss), state.isLog);
+    const y = rangeOf(/** @type {Float64Array} */ (data.evalLoss), state.isLog);
     paintFrame(context, area, x, y, true, frame.colour);
     drawEvents(context, area, x, data.events.map((event) => ({ ...event, short: "" })), frame.colour);
     const order = data.domains.map((_, d) => d).sort((a, b) => Number(a === state.domain) - Number(b === state.domain));
@@ -98,7 +98,7 @@ function layout(frame) {
   const evalSplit = h("div", { class: "moe-split" }, evalTitle, evalHost, legend);
   const events = h("ol", { class: "moe-events", "aria-label": "Changes made during training" });
   frame.body.append(h("div", { class: "moe-split" }, trainTitle, trainHost, facts), evalSplit, events);
-  return { smooth, log, trainTitle, evalTitle, trainHost, evalHost, facts, legend, evalSplit, events };
+  return { smooth, log, trainTitle, evalTitle, trainHost, evalHost, facts, legend, evalSplit, events, shown: { events: "" } };
 }
 
 /** @param {Frame} frame @returns {import("./_frame.js").Part} */
@@ -130,9 +130,11 @@ function create(frame) {
   wire(frame, ui, state, [train.canvas, held.canvas], moveTo, refresh);
   return {
     update(payload) {
+      const step = state.cursor >= 0 ? (state.data?.steps[state.cursor] ?? 0) : -1;
       state.data = read(payload, state.smoothing);
-      state.cursor = Math.min(state.cursor, state.data.steps.length - 1);
-      describe(ui, state.data, frame, train.canvas, moveTo);
+      // A run sent anew may be thinned otherwise: the reader stays at their step, not at its old place in the list.
+      state.cursor = step >= 0 ? nearest(state.data.steps, step) : -1;
+      describe(ui, state.data, frame, train.canvas, (to) => moveTo(nearest(/** @type {Data} */ (state.data).steps, to)));
       refresh();
     },
     redraw: refresh,
@@ -145,9 +147,9 @@ function create(frame) {
 
 /**
  * @param {ReturnType<typeof layout>} ui @param {Data} data @param {Frame} frame @param {HTMLCanvasElement} canvas
- * @param {(index: number) => void} moveTo
+ * @param {(step: number) => void} goTo
  */
-function describe(ui, data, frame, canvas, moveTo) {
+function describe(ui, data, frame, canvas, goTo) {
   const text = sentence(data);
   frame.lead(text);
   canvas.setAttribute("aria-label", `Training loss over ${plural(data.steps.length, "recorded step")}. ${text}`);
@@ -155,11 +157,14 @@ function describe(ui, data, frame, canvas, moveTo) {
   ui.evalTitle.replaceChildren("Held-out loss by domain ", h("small", {}, `[${data.units.eval_loss}] — text the model never trains on`));
   ui.evalSplit.hidden = data.evalSteps.length === 0;
   ui.events.hidden = data.events.length === 0;
+  const key = JSON.stringify(data.events);
+  if (ui.shown.events === key) return;
+  ui.shown.events = key;
   ui.events.replaceChildren(
     ...data.events.map(({ step, label, detail }, i) => {
-      const jump = button(`Step ${step.toLocaleString("en-US")}: ${label}`);
+      const jump = button(`Step ${grouped(step)}: ${label}`);
       jump.prepend(h("b", {}, String(i + 1)));
-      jump.addEventListener("click", () => moveTo(nearest(data.steps, step)));
+      jump.addEventListener("click", () => goTo(step));
       return h("li", {}, jump, h("span", {}, detail));
     }),
   );

@@ -2,7 +2,8 @@
 /** Where does each token go? Text coloured by expert; a token opens its experts in every layer. */
 import { button, h, selectField, setOptions, sliderField } from "./_dom.js";
 import { defineView } from "./_frame.js";
-import { percent, plural } from "./_number.js";
+import { showExperts } from "./_legend.js";
+import { grouped, percent, plural } from "./_number.js";
 import { createPlayer } from "./_player.js";
 import { DETAIL_STYLE, showDetail, showHint } from "./_token_detail.js";
 import { STRIP_STYLE, buildStrip, markChosen, neighbour, paintStrip } from "./_strip.js";
@@ -118,7 +119,7 @@ function syncControls(ui, state) {
   ui.step.input.value = String(inKind.indexOf(state.passage));
   const { step, name } = data.passages[state.passage];
   ui.step.caption.textContent = state.kind === "generate" ? "Text" : "Step";
-  ui.step.output.textContent = state.kind === "generate" ? `${inKind.indexOf(state.passage) + 1} of ${inKind.length}` : step.toLocaleString("en-US");
+  ui.step.output.textContent = state.kind === "generate" ? `${inKind.indexOf(state.passage) + 1} of ${inKind.length}` : grouped(step);
   ui.step.input.setAttribute("aria-valuetext", name);
 }
 
@@ -132,7 +133,7 @@ function showPassage(ui, state, frame) {
   if (state.built !== key) state.tokens = buildStrip(ui.strip, data, passage);
   state.built = key;
   paintStrip(state.tokens, data, passage, { ...state, look });
-  showLegend(ui, state, counts, look);
+  showExperts(ui.legend, counts, look, state.expert);
   ui.rule.textContent = `${colourRule(data.experts)} Deeper colour: larger weight. Press an expert to single it out.`;
   const inKind = members(state);
   const previous = data.passages[inKind[inKind.indexOf(state.passage) - 1]];
@@ -148,29 +149,6 @@ function showToken(ui, { data, passage, tokens, token, place }) {
   markChosen(tokens, token < 0 ? -1 : token - data.passages[passage].start);
   if (token >= 0) showDetail(ui.detail, data, token, { place, kind: data.passages[passage].kind });
   else showHint(ui.detail);
-}
-
-/** @param {ReturnType<typeof layout>} ui @param {State} state @param {Int32Array} counts @param {(expert: number) => import("./_tokens.js").Look} look */
-function showLegend(ui, state, counts, look) {
-  const isMany = counts.length > 16;
-  const experts = Array.from(counts, (_, expert) => expert).filter((expert) => !isMany || counts[expert] > 0 || expert === state.expert);
-  if (isMany) experts.sort((a, b) => counts[b] - counts[a]);
-  const shown = experts.slice(0, 24);
-  const focused = document.activeElement instanceof HTMLElement && ui.legend.contains(document.activeElement) ? document.activeElement.dataset.expert : undefined;
-  ui.legend.replaceChildren(
-    ...shown.map((expert) => {
-      const { kind, hue, ink } = look(expert);
-      const band = h("b", { class: `moe-band moe-${kind}` }, String(expert));
-      band.style.setProperty("--hue", hue);
-      band.style.setProperty("--ink", ink);
-      const chip = h("button", { type: "button", class: "moe-legend-chip", "data-expert": expert, "aria-pressed": String(expert === state.expert) });
-      chip.append(band, h("span", {}, String(counts[expert])));
-      chip.setAttribute("aria-label", `expert ${expert}: ${plural(counts[expert], "token")}`);
-      return chip;
-    }),
-    ...(experts.length > shown.length ? [h("span", { class: "moe-rule" }, `and ${experts.length - shown.length} more experts`)] : []),
-  );
-  if (focused !== undefined) /** @type {HTMLElement | null} */ (ui.legend.querySelector(`[data-expert="${focused}"]`))?.focus();
 }
 
 /**
@@ -209,12 +187,22 @@ function wire(frame, ui, state, { refresh, goTo, stop }) {
     const token = event.target instanceof Element ? event.target.closest("[data-token]") : null;
     if (token !== null) pick(frame, ui, state, Number(token.dataset.token));
   });
+  on(ui.strip, "pointerover", (event) => {
+    const token = event.target instanceof Element ? event.target.closest("[data-token]") : null;
+    if (token !== null && state.data !== null) preview(ui, state, Number(token.dataset.token));
+  });
+  on(ui.strip, "pointerleave", () => showToken(ui, state));
   on(ui.strip, "keydown", (event) => {
     const next = neighbour(state.tokens, event.key, document.activeElement ?? event.target);
     if (next === null && event.key !== "Escape") return;
     event.preventDefault();
     pick(frame, ui, state, next === null ? -1 : Number(next.dataset.token));
   });
+}
+
+/** @param {ReturnType<typeof layout>} ui @param {State} state @param {number} token under the pointer: told, not chosen */
+function preview(ui, { data, passage, place }, token) {
+  if (data !== null) showDetail(ui.detail, data, token, { place, kind: data.passages[passage].kind });
 }
 
 /** @param {Frame} frame @param {ReturnType<typeof layout>} ui @param {State} state @param {number} token -1 for none */
@@ -230,9 +218,10 @@ function pick(frame, ui, state, token) {
 }
 
 /** @param {State} state @param {Record<string, number>} selection @param {() => void} refresh */
-function follow(state, { step, layer, expert }, refresh) {
+function follow(state, { step, layer, expert, token }, refresh) {
   const { data } = state;
   if (data === null) return;
+  if (followToken(state, data, token)) step = NaN;
   const place = data.places.findIndex((candidate) => candidate.layer === layer);
   if (place >= 0) state.place = place;
   if (Number.isFinite(expert)) state.expert = expert;
@@ -243,6 +232,20 @@ function follow(state, { step, layer, expert }, refresh) {
     if (state.token < start || state.token >= stop) state.token = -1;
   }
   refresh();
+}
+
+/**
+ * Goes to a token that was chosen in another view, by its place in the trace.
+ * @param {State} state @param {TokenData} data @param {number} token @returns {boolean} it is here
+ */
+function followToken(state, data, token) {
+  const at = token >= 0 ? data.index.indexOf(token) : -1;
+  const passage = data.passages.findIndex(({ start, stop }) => start <= at && at < stop);
+  if (passage < 0) return false;
+  state.kind = data.passages[passage].kind;
+  state.passage = passage;
+  state.token = at;
+  return true;
 }
 
 /** @param {State} state @returns {import("./_frame.js").Table} */

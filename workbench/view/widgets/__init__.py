@@ -2,13 +2,27 @@
 
 from workbench.core.lazy import lazy_exports
 
-__all__ = ["ExpertLoadWidget", "LossCurvesWidget", "TokenStripWidget"]
+__all__ = [
+    "ExpertFlowWidget",
+    "ExpertLoadWidget",
+    "LiveWidget",
+    "LossCurvesWidget",
+    "OffloadTimelineWidget",
+    "ResidencyWidget",
+    "ShadowRouterWidget",
+    "TokenStripWidget",
+]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "ExpertFlowWidget": "workbench.view.widgets.expert_flow",
         "ExpertLoadWidget": "workbench.view.widgets.expert_load",
+        "LiveWidget": "workbench.view.widgets.live",
         "LossCurvesWidget": "workbench.view.widgets.loss_curves",
+        "OffloadTimelineWidget": "workbench.view.widgets.offload_timeline",
+        "ResidencyWidget": "workbench.view.widgets.residency",
+        "ShadowRouterWidget": "workbench.view.widgets.shadow_router",
         "TokenStripWidget": "workbench.view.widgets.token_strip",
     },
 )

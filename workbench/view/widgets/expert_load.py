@@ -2,8 +2,8 @@
 
 from typing import final
 
+from workbench.payloads.expert_load import expert_load_payload
 from workbench.trace.schema import Trace
-from workbench.view.payloads.expert_load import expert_load_payload
 from workbench.view.widgets._base import ViewWidget
 
 __all__ = ["ExpertLoadWidget"]

@@ -2,8 +2,8 @@
 
 from typing import final
 
+from workbench.payloads.loss_curves import loss_curves_payload
 from workbench.trace.schema import Trace
-from workbench.view.payloads.loss_curves import loss_curves_payload
 from workbench.view.widgets._base import ViewWidget
 
 __all__ = ["LossCurvesWidget"]

@@ -2,8 +2,8 @@
 
 from typing import final
 
+from workbench.payloads.token_strip import token_strip_payload
 from workbench.trace.schema import Trace
-from workbench.view.payloads.token_strip import token_strip_payload
 from workbench.view.widgets._base import ViewWidget
 
 __all__ = ["TokenStripWidget"]
