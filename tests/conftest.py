@@ -39,8 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright keeps its event loop running in this thread, where no other may run then."""
+    """Browser tests last: Playwright keeps its event loop running in this thread, where no other may run then.
+
+    They get a second try, which the summary names: other programs take the focus, and a busy machine the time.
+    """
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    for item in items:
+        if item.get_closest_marker("browser") is not None:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session", autouse=True)
