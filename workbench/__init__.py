@@ -18,6 +18,6 @@ __getattr__, __dir__ = lazy_exports(
         "compare": "workbench.train.comparison",
         "gallery": "workbench.view.gallery",
         "load": "workbench.model.weights",
-        "replay": "workbench.offload.replay",
+        "replay": "workbench.offload.replay.scene",
     },
 )

@@ -16,13 +16,13 @@ from workbench.data.tokenizer import Tokenizer
 from workbench.host_command import generate_with_host
 from workbench.model.generate import Sampling
 from workbench.model.recorded import recorder_of, write_text
-from workbench.offload.cacheability import cacheability_of
 from workbench.offload.config import OffloadConfig
-from workbench.offload.curves import cache_curves
 from workbench.offload.model import OffloadedModel, open_offloaded
 from workbench.offload.policies import POLICIES
 from workbench.offload.policy import CachePolicy, CacheShape
-from workbench.offload.recorded import requests_of
+from workbench.offload.replay.cacheability import cacheability_of
+from workbench.offload.replay.curves import cache_curves
+from workbench.offload.replay.recorded import requests_of
 from workbench.offload.requests import Requests
 from workbench.opening import is_trace, needs_host, open_tokenizer, read_text, record_file
 from workbench.session import TEMPERATURE, TOP_P

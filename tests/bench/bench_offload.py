@@ -25,9 +25,9 @@ from workbench.model.tensor_files import TensorFiles
 from workbench.model.transformer import Transformer, initialise
 from workbench.model.weights import export_hugging_face, load, save_model
 from workbench.offload.config import OffloadConfig
-from workbench.offload.cost import measure_link
 from workbench.offload.model import open_offloaded
-from workbench.offload.pool import SlotPool
+from workbench.offload.tiers.cost import measure_link
+from workbench.offload.tiers.pool import SlotPool
 
 SHAPE = "base:num_experts=32,num_layers=6"
 PROMPT, NEW, ROUNDS, SHARE = list(range(5, 13)), 10, 4, 0.25

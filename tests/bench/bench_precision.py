@@ -27,10 +27,10 @@ from workbench.model.weights import load, save_model
 from workbench.offload.config import OffloadConfig
 from workbench.offload.formats import FORMATS
 from workbench.offload.formats._groups import rounded, scaled
-from workbench.offload.levels import usage_of
-from workbench.offload.lossy import loss_of_precision
 from workbench.offload.model import open_offloaded
-from workbench.offload.recorded import requests_of
+from workbench.offload.precision.levels import usage_of
+from workbench.offload.precision.lossy import loss_of_precision
+from workbench.offload.replay.recorded import requests_of
 
 MODEL, UNBALANCED = Path("runs/checkpoints/balance_0.01"), Path("runs/checkpoints/no_balance")
 SHAPE = "base:num_experts=16,num_layers=3"

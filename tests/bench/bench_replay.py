@@ -6,9 +6,9 @@ import time
 import numpy as np
 
 from workbench.core.spec import Spec
-from workbench.offload.counters import count_requests, counter_of
 from workbench.offload.policies import POLICIES
-from workbench.offload.replay import replay
+from workbench.offload.replay.counters import count_requests, counter_of
+from workbench.offload.replay.scene import replay
 from workbench.offload.requests import Requests
 
 LAYERS, EXPERTS, TOP_K, CAPACITY = 16, 64, 8, 256

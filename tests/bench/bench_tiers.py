@@ -20,9 +20,9 @@ from workbench.model.generate import Sampling, generate
 from workbench.model.transformer import Transformer, initialise
 from workbench.model.weights import load, save_model
 from workbench.offload.config import OffloadConfig
-from workbench.offload.cost import measure_link
 from workbench.offload.model import open_offloaded
-from workbench.offload.pool import SlotPool
+from workbench.offload.tiers.cost import measure_link
+from workbench.offload.tiers.pool import SlotPool
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")

@@ -8,16 +8,16 @@ import pytest
 
 from workbench.core import Spec
 from workbench.offload.cache import ExpertCache
-from workbench.offload.cost import LinkCost
 from workbench.offload.loop import OffloadLoop
 from workbench.offload.path_predictor import train_path_predictor
 from workbench.offload.policies import POLICIES
 from workbench.offload.policy import CacheShape
 from workbench.offload.prefetch import PREFETCHERS
 from workbench.offload.prefetcher import Observation
-from workbench.offload.replay import Scene, replay
+from workbench.offload.replay.scene import Scene, replay
+from workbench.offload.replay.simulated_link import SimulatedLink
 from workbench.offload.requests import Requests
-from workbench.offload.simulated_link import SimulatedLink
+from workbench.offload.tiers.cost import LinkCost
 from workbench.trace.synth import synthetic_trace
 
 LAYERS, EXPERTS, TOP_K, BLOCK = 3, 6, 2, 1 << 20
@@ -231,7 +231,7 @@ def test_replay_keeps_the_same_books(spec, speed, monkeypatch):
         made.append(SimulatedLink(cost, block_bytes))
         return made[-1]
 
-    monkeypatch.setattr("workbench.offload.replay.SimulatedLink", link)
+    monkeypatch.setattr("workbench.offload.replay.scene.SimulatedLink", link)
     requests = random_requests(4)
     scene = Scene(block_bytes=BLOCK, cost=LinkCost(bytes_per_second=speed), layer_seconds=2e-3)
     done = replay(requests, policy=Spec("lru"), capacity=7, prefetch=spec, scene=scene)

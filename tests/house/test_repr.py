@@ -20,15 +20,15 @@ from workbench.data import Batches, ByteTokenizer, load_tokenizer, open_corpus
 from workbench.model import KVCache, ModelConfig, Transformer
 from workbench.model.recorded import Answer
 from workbench.model.transformer import initialise
-from workbench.offload.cacheability import cacheability_of
+from workbench.offload.compute.host_compute import ComputeCost, HostRule
 from workbench.offload.config import OffloadConfig
-from workbench.offload.cost import LinkCost
 from workbench.offload.host import OffloadedHost, open_offloaded_host
-from workbench.offload.host_compute import ComputeCost, HostRule
-from workbench.offload.lossy import PrecisionLoss
 from workbench.offload.model import OffloadedModel, offload_model
-from workbench.offload.replay import Replay, replay
+from workbench.offload.precision.lossy import PrecisionLoss
+from workbench.offload.replay.cacheability import cacheability_of
+from workbench.offload.replay.scene import Replay, replay
 from workbench.offload.requests import Requests
+from workbench.offload.tiers.cost import LinkCost
 from workbench.session import Session
 from workbench.trace.synth import synthetic_trace
 from workbench.train import SwapReport, TrainConfig

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import workbench.offload.store as store_module
+import workbench.offload.store.expert_store as store_module
 from workbench.core import Spec
 from workbench.core.records import ExpertKey
 from workbench.core.registry import Registry
@@ -21,14 +21,14 @@ from workbench.model.config import ModelConfig
 from workbench.model.generate import Generated, Sampling, generate
 from workbench.model.transformer import Transformer
 from workbench.model.weights import load, save_model
-from workbench.offload.blocks import parts_of
 from workbench.offload.config import OffloadConfig
 from workbench.offload.engine import OffloadEngine
 from workbench.offload.model import OffloadedModel, open_offloaded
 from workbench.offload.policies import POLICIES
 from workbench.offload.policy import CacheShape
 from workbench.offload.prefetch import PREFETCHERS
-from workbench.offload.store import ExpertStore, write_store
+from workbench.offload.store.blocks import parts_of
+from workbench.offload.store.expert_store import ExpertStore, write_store
 
 # The first block is dense, so that blocks and MoE layers count differently; blocks of 24 KiB are read in place.
 TINY = ModelConfig(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from workbench.core.spec import Spec
-from workbench.offload.blocks import parts_of
 from workbench.offload.formats import FORMATS
+from workbench.offload.store.blocks import parts_of
 
 STACKED = [Spec("int4", {"levels": 3}), Spec("int8", {"levels": 2}), Spec("residual", {"levels": 5, "rank": 2})]
 SPECS = [*(Spec(name) for name in FORMATS.names()), *STACKED, Spec("int4", {"group": 7}), Spec("int8", {"group": 1000})]

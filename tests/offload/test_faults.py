@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench.core import Spec
-from workbench.offload.store import DamagedExpert
+from workbench.offload.store.expert_store import DamagedExpert
 
 BLOCK = 24 * 1024
 
@@ -122,7 +122,7 @@ def test_without_o_direct_the_tokens_are_the_same(
             raise OSError(22, "Invalid argument")
         return real(path, flags, *rest, **options)
 
-    monkeypatch.setattr("workbench.offload.store.os.open", refusing)
+    monkeypatch.setattr("workbench.offload.store.expert_store.os.open", refusing)
     offloaded = opened(copied(), budget="40%")
     assert "no O_DIRECT here" in offloaded.engine.store.way
     assert "no O_DIRECT here" in offloaded._repr_html_()

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.offload.cache import ExpertCache
-from workbench.offload.cost import LinkCost
 from workbench.offload.loop import Happening, OffloadLoop
 from workbench.offload.policies.lru import LRU
 from workbench.offload.policy import CacheShape
 from workbench.offload.prefetcher import Guess, Observation, Prefetcher
-from workbench.offload.simulated_link import SimulatedLink
+from workbench.offload.replay.simulated_link import SimulatedLink
+from workbench.offload.tiers.cost import LinkCost
 
 SHAPE = CacheShape(num_layers=2, num_experts=4, capacity=3, top_k=2)
 COST = LinkCost(bytes_per_second=8)

@@ -13,7 +13,7 @@ from workbench.model.weights import load
 from workbench.offload.config import OffloadConfig
 from workbench.offload.formats import FORMATS
 from workbench.offload.model import offload_model, open_offloaded
-from workbench.offload.skipping import without_light
+from workbench.offload.precision.skipping import without_light
 
 # Of the expert width of the tiny model and of one that nothing is a multiple of.
 FORMATS_TRIED = [

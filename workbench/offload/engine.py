@@ -13,24 +13,24 @@ from workbench.core.records import CacheEvent
 from workbench.core.spec import Spec
 from workbench.core.units import human_bytes
 from workbench.offload.cache import ExpertCache
-from workbench.offload.capacity import device_capacity
+from workbench.offload.compute.host_compute import HostRule
+from workbench.offload.compute.host_side import HostSide
 from workbench.offload.config import OffloadConfig, budget_bytes
-from workbench.offload.decoder import Decoder
 from workbench.offload.event_log import EventLog
-from workbench.offload.host_compute import HostRule
-from workbench.offload.host_side import HostSide
-from workbench.offload.host_tier import HostTier
 from workbench.offload.ledger import Ledger
-from workbench.offload.link import Traffic
 from workbench.offload.loop import OffloadLoop
 from workbench.offload.policy import CacheShape
-from workbench.offload.pool import SlotPool
-from workbench.offload.precision import Precision
+from workbench.offload.precision.decoder import Decoder
+from workbench.offload.precision.plan import Precision
 from workbench.offload.prefetcher import Observation
 from workbench.offload.running import running_policy, running_prefetcher
-from workbench.offload.store import ExpertStore
-from workbench.offload.tiered_link import TieredLink
-from workbench.offload.tiers import buffer_bytes, open_link, tiers_of
+from workbench.offload.store.expert_store import ExpertStore
+from workbench.offload.tiers.capacity import device_capacity
+from workbench.offload.tiers.host_tier import HostTier
+from workbench.offload.tiers.layout import buffer_bytes, open_link, tiers_of
+from workbench.offload.tiers.link import Traffic
+from workbench.offload.tiers.pool import SlotPool
+from workbench.offload.tiers.tiered_link import TieredLink
 
 __all__ = ["OffloadEngine"]
 

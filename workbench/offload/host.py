@@ -23,13 +23,13 @@ from workbench.model.host.generation import generate_host
 from workbench.model.host.host_model import HostModel
 from workbench.model.host.pieces import expert_pieces, read_expert
 from workbench.model.tensor_files import TensorFiles
-from workbench.offload.blocks import parts_of
+from workbench.offload.compute.offloaded import OffloadedExperts
 from workbench.offload.config import OffloadConfig
-from workbench.offload.convert import converted, stamp_of, stored_as
 from workbench.offload.engine import OffloadEngine
-from workbench.offload.offloaded import OffloadedExperts
-from workbench.offload.precision import format_of
-from workbench.offload.store import write_store
+from workbench.offload.precision.plan import format_of
+from workbench.offload.store.blocks import parts_of
+from workbench.offload.store.convert import converted, stamp_of, stored_as
+from workbench.offload.store.expert_store import write_store
 
 __all__ = ["HOST_EXPERTS", "OffloadedHost", "open_offloaded_host"]
 

@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple, final
 
 from workbench.offload.cache import ExpertCache, Wave
 from workbench.offload.ledger import Ledger
-from workbench.offload.link import Link
 from workbench.offload.policy import NOBODY
 from workbench.offload.prefetcher import Observation, Prefetcher
+from workbench.offload.tiers.link import Link
 from workbench.offload.turns import Turns
 
 __all__ = ["Happening", "Kind", "OffloadLoop"]

@@ -27,14 +27,14 @@ from workbench.model.pieces import fill
 from workbench.model.router_parts import new_experts
 from workbench.model.transformer import Transformer
 from workbench.model.weights import open_source
+from workbench.offload.compute.offloaded import OffloadedExperts
 from workbench.offload.config import OffloadConfig
-from workbench.offload.convert import convert, convert_model, converted, identity_of, is_expert
 from workbench.offload.engine import OffloadEngine
-from workbench.offload.lossy import PrecisionLoss, Predict, loss_of_precision
-from workbench.offload.offloaded import OffloadedExperts
-from workbench.offload.precision import format_of
+from workbench.offload.precision.lossy import PrecisionLoss, Predict, loss_of_precision
+from workbench.offload.precision.plan import format_of
 from workbench.offload.prefetcher import Guess
-from workbench.offload.store import ExpertStore
+from workbench.offload.store.convert import convert, convert_model, converted, identity_of, is_expert
+from workbench.offload.store.expert_store import ExpertStore
 
 __all__ = ["OffloadedModel", "offload_model", "open_offloaded"]
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workbench.core.check import at_least, within
-from workbench.offload.recorded import requests_of
+from workbench.offload.replay.recorded import requests_of
 from workbench.trace.schema import Trace
 
 __all__ = ["PathPredictor", "PathScores", "load_path_predictor", "train_path_predictor"]

@@ -17,14 +17,16 @@ def tokens_of(trace):
     return [routing["token_id"].values[sequence == n].tolist() for n in np.unique(sequence)]
 
 
-def test_the_recorded_routing_gives_equal_outputs(folder, family):
+def test_the_recorded_routing_gives_equal_outputs(folder, family, assert_close):
     host = HostModel.open(folder(family))
     trace = record_host(host, PROMPTS, sampling=GREEDY)
     outputs = list(replay_host(host, trace, tokens_of(trace)))
     expected = [step.output for step in generate_host(host, PROMPTS, GREEDY)]
     assert len(outputs) == len(expected) == 5
     for output, own in zip(outputs, expected, strict=True):
-        assert torch.equal(output.logits[:, -1], own.logits[:, -1])
+        # a generation asks the head for the last position alone: another shape, whose product may round otherwise.
+        assert_close(output.logits[:, -1], own.logits[:, -1])
+        assert output.logits.shape[1] > 1 or torch.equal(output.logits, own.logits)
         for site, one in zip(output.sites, own.sites, strict=True):
             assert torch.equal(site.routing.expert, one.routing.expert)
 
@@ -32,8 +34,9 @@ def test_the_recorded_routing_gives_equal_outputs(folder, family):
 def test_a_batch_that_was_only_read_is_replayed_to_the_bit(folder):
     host = HostModel.open(folder("olmoe"))
     output = next(replay_host(host, record_host(host, PROMPTS), PROMPTS))
-    step = next(generate_host(host, PROMPTS, GREEDY))
-    assert torch.equal(output.logits[:, -1], step.output.logits[:, -1])
+    ids, mask = torch.tensor([PROMPTS[0], [0, 0, *PROMPTS[1]]]), torch.tensor([[True] * 4, [False] * 2 + [True] * 2])
+    own = host.forward(ids, mask=mask).output
+    assert torch.equal(output.logits[mask], own.logits[mask])
 
 
 def test_it_is_the_trace_that_decides(folder):

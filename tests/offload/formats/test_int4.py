@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from workbench.offload.blocks import parts_of
 from workbench.offload.formats.int4 import Int4
 from workbench.offload.formats.int8 import Int8
+from workbench.offload.store.blocks import parts_of
 
 
 def test_two_codes_lie_in_a_byte():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from workbench.offload.blocks import parts_of
 from workbench.offload.formats.int8 import Int8
+from workbench.offload.store.blocks import parts_of
 
 
 def test_bytes_are_codes_and_scales():

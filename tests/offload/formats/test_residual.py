@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from workbench.offload.blocks import parts_of
 from workbench.offload.formats.residual import Residual, magnitude_factors
+from workbench.offload.store.blocks import parts_of
 
 
 def relative(left: list[float]) -> list[float]:

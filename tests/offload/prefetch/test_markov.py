@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from workbench.core.spec import Spec
-from workbench.offload.cost import LinkCost
-from workbench.offload.replay import Scene, replay
+from workbench.offload.replay.scene import Scene, replay
 from workbench.offload.requests import Requests
+from workbench.offload.tiers.cost import LinkCost
 
 
 def test_counts_by_hand(drive):

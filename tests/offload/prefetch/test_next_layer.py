@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.core.spec import Spec
-from workbench.offload.replay import replay
+from workbench.offload.replay.scene import replay
 from workbench.offload.requests import Requests
 
 AHEAD = [(5, 0.25), (4, 0.5), (7, 0.25)]

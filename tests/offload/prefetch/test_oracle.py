@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from workbench.core.spec import Spec
-from workbench.offload.cost import LinkCost
-from workbench.offload.replay import Replay, Scene, replay
+from workbench.offload.replay.scene import Replay, Scene, replay
 from workbench.offload.requests import Requests
+from workbench.offload.tiers.cost import LinkCost
 
 SETS = [[0, 1], [4, 5], [1, 2], [5, 6], [0, 3]]
 BLOCK, SPEED = 1 << 20, 1e9

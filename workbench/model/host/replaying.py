@@ -23,8 +23,8 @@ _PHASES = ("prefill", "decode")
 def replay_host(host: HostModel, trace: Trace, token_ids: Sequence[Sequence[int]]) -> Iterator[Output]:
     """What the host gives, pass by pass, with every expert and weight taken from a trace of the same tokens.
 
-    The passes are those of the trace, so a host of the same weights gives equal outputs, to the bit on the same
-    device. Logits are of all tokens of a pass, padding on the left.
+    The passes are those of the trace, so a host of the same weights gives equal outputs, on the same device to the
+    bit of a forward pass of these tokens. Logits are of all tokens of a pass, padding on the left.
 
     Args:
         trace: holds the routing of prefill and decode, as `record_host` makes it.

@@ -5,8 +5,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.offload.counters import cache_events
 from workbench.offload.policies._future import next_sets
+from workbench.offload.replay.counters import cache_events
 from workbench.offload.requests import Requests
 
 __all__ = ["discard_labels", "flipped", "phase_labels", "phases"]

@@ -1,0 +1,169 @@
+"""Replays: what the live engine did, on another clock."""
+
+import json
+import time
+
+import pytest
+
+from workbench.core import Spec
+from workbench.model.generate import Sampling, generate
+from workbench.offload.replay.recorded import requests_of
+from workbench.offload.replay.scene import Replay, Scene, replay
+from workbench.offload.requests import Requests
+from workbench.offload.tiers.cost import LinkCost
+from workbench.trace import Recorder
+
+SETS = [[0, 1], [2, 3], [0, 1], [2, 4], [0, 3], [1, 2]]
+
+
+@pytest.fixture
+def live(checkpoint, opened):
+    """Writes with an offloaded model: the trace, the events, the engine and the seconds that it took."""
+
+    def write(prompts, *, tokens=6, budget="60%", policy="lru", threads=2, **model):
+        offloaded = opened(checkpoint(**model), budget=budget, policy=Spec(policy), threads=threads)
+        # keys and values are none of the replay's business.
+        offloaded.engine.share_budget = lambda other: None
+        recorder = Recorder(attrs={"model": json.dumps(offloaded.model.config.to_json())})
+        events = []
+        began = time.perf_counter()
+        for prompt in prompts:
+            for step in generate(offloaded.model, prompt, Sampling(max_new_tokens=tokens, temperature=0)):
+                recorder.add(step.batch, step.output, phase=step.phase, step=0)
+                events += offloaded.engine.drain()
+        seconds = time.perf_counter() - began
+        return recorder.trace(), events, offloaded.engine, seconds
+
+    return write
+
+
+def told(events) -> list[tuple[int, int, int, str]]:
+    return [(event.token, event.key.layer, event.key.expert, event.kind) for event in events]
+
+
+def replayed(trace, engine, policy: str = "lru", **options) -> tuple[Replay, list[tuple[int, int, int, str]]]:
+    events = []
+    scene = options.pop("scene", Scene(block_bytes=engine.store.shape.stride))
+    result = replay(
+        requests_of(trace), policy=Spec(policy), capacity=engine.capacity, scene=scene, note=events.append, **options
+    )
+    keys = [engine.shape.key(event.page) for event in events]
+    return result, [(e.token, key.layer, key.expert, e.kind) for e, key in zip(events, keys, strict=True)]
+
+
+def test_every_event_of_the_live_run_happens_in_the_replay(live, policy_name):
+    texts = [[[5, 6, 7, 8]], [[9, 1], [10, 11, 50]]]
+    trace, events, engine, _ = live(texts, policy=policy_name, tokens=4)
+    result, again = replayed(trace, engine, policy_name)
+    assert {kind for *_, kind in again} == {"hit", "miss", "evict"}
+    assert again == told(events)
+    ours, theirs = result.ledger, engine.ledger
+    assert (ours.hits, ours.misses, ours.evictions) == (theirs.hits, theirs.misses, theirs.evictions)
+    assert ours.moved_bytes == ours.demand_bytes == theirs.demand_bytes
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"iterations": 2, "wiring": "chain"},
+        {"router": Spec("adamoe")},
+        {"router": Spec("gshard")},
+        {"router": Spec("top_p")},
+    ],
+    ids=["chain", "adamoe", "gshard", "top_p"],
+)
+@pytest.mark.parametrize("policy", ["lru", "least_stale"])
+def test_other_models_agree_as_well(live, model, policy):
+    trace, events, engine, _ = live([[[5, 6, 7]], [[9], [3, 4]]], policy=policy, **model)
+    assert replayed(trace, engine, policy)[1] == told(events)
+
+
+def test_the_time_is_within_a_tenth_of_the_live_run_where_stalls_dominate(live, disk):
+    # a read sleeps 50 ms, against which a late wake-up on a busy machine is small; one thread is one channel.
+    disk.seconds = 0.05
+    trace, _, engine, seconds = live([[[5, 6, 7]]], tokens=5, budget="20%", threads=1)
+    size = engine.store.shape.stride
+    stalled, requests = engine.ledger.stall_seconds, requests_of(trace)
+    scene = Scene(
+        block_bytes=size,
+        cost=LinkCost(bytes_per_second=size / disk.seconds),
+        layer_seconds=(seconds - stalled) / requests.num_sets,
+    )
+    result, _ = replayed(trace, engine, scene=scene)
+    assert result.ledger.stall_seconds == pytest.approx(len(disk.reads) * 0.05)
+    assert stalled > 0.6
+    assert result.seconds == pytest.approx(seconds, rel=0.1)
+
+
+def test_the_numbers_of_the_card_come_out():
+    # arXiv 2210.02775 in batched steps: LRU 12, 10, 7 and 5 misses, the optimum 12, 8, 6 and 5.
+    requests = Requests.of_sets(SETS)
+    for capacity, lru, least in ((2, 12, 12), (3, 10, 8), (4, 7, 6), (5, 5, 5)):
+        assert replay(requests, policy=Spec("lru"), capacity=capacity).ledger.misses == lru
+        assert replay(requests, policy=Spec("min"), capacity=capacity).ledger.misses == least
+
+
+@pytest.mark.parametrize("policy", ["min", "min_bypass", "discard_bits", "phase_bits", "lru"])
+def test_a_layer_that_asks_for_nothing_changes_nothing(policy):
+    with_gaps = [[], *SETS[:2], [], [], *SETS[2:], []]
+    for capacity in (2, 3):
+        plain, gaps = (
+            replay(Requests.of_sets(sets), policy=Spec(policy), capacity=capacity, prefetch=Spec("oracle")).ledger
+            for sets in (SETS, with_gaps)
+        )
+        assert plain == gaps
+
+
+def test_perfect_overlap_gains_at_most_a_factor_of_two():
+    # a cycle in which every set misses: 1 s of computation, 1 s of reading.
+    requests = Requests.of_sets([[0], [1], [2], [3]] * 10, num_layers=1, num_experts=4)
+    scene = Scene(block_bytes=8, cost=LinkCost(bytes_per_second=8), layer_seconds=1.0)
+    plain = replay(requests, policy=Spec("lru"), capacity=3, scene=scene)
+    ahead = replay(requests, policy=Spec("lru"), capacity=3, scene=scene, prefetch=Spec("oracle"))
+    assert plain.seconds == 80.0
+    assert plain.tokens_per_second == 0.5
+    assert 41.0 <= ahead.seconds < 60.0
+    assert ahead.ledger.moved_bytes >= plain.ledger.moved_bytes
+
+
+def test_without_computation_a_perfect_guess_saves_nothing():
+    requests = Requests.of_sets([[0], [1], [2], [3]] * 5, num_layers=1, num_experts=4)
+    scene = Scene(block_bytes=8, cost=LinkCost(bytes_per_second=8))
+    plain = replay(requests, policy=Spec("min"), capacity=3, scene=scene)
+    ahead = replay(requests, policy=Spec("lru"), capacity=3, scene=scene, prefetch=Spec("oracle"))
+    assert ahead.seconds >= plain.seconds == plain.ledger.misses
+
+
+def test_where_no_time_is_simulated_guesses_are_there_at_once():
+    requests = Requests.of_sets([[0], [1], [2], [3]] * 5, num_layers=1, num_experts=4)
+    ahead = replay(requests, policy=Spec("lru"), capacity=3, prefetch=Spec("oracle"))
+    assert ahead.ledger.late == 0 and ahead.ledger.misses < 20
+    assert ahead.tokens_per_second != ahead.tokens_per_second
+
+
+def test_what_the_trace_does_not_hold_cannot_be_replayed():
+    requests = Requests.of_sets(SETS)
+    with pytest.raises(
+        LookupError, match="next_layer needs a guess of the next layer's experts, and this trace holds none"
+    ):
+        replay(requests, policy=Spec("lru"), capacity=2, prefetch=Spec("next_layer"))
+    with pytest.raises(LookupError, match="has no 'lruu'"):
+        replay(requests, policy=Spec("lruu"), capacity=2)
+    with pytest.raises(ValueError, match="at least one slot, got 0"):
+        replay(requests, policy=Spec("lru"), capacity=0)
+
+
+def test_a_text_begins_once_in_a_pass(monkeypatch, live):
+    from workbench.offload.policies.lru import LRU
+
+    trace, _, engine, _ = live([[[5, 6]], [[7]]], iterations=2, wiring="chain", tokens=3)
+    begun = []
+    monkeypatch.setattr(LRU, "begin_sequence", lambda self: begun.append(self))
+    replayed(trace, engine)
+    assert len(begun) == 2
+
+
+def test_it_is_said_in_words():
+    result = replay(Requests.of_sets(SETS), policy=Spec("lru"), capacity=3)
+    assert str(result).startswith("lru, no prefetch, 3 experts: hit rate 0.167 of 12 requests")
+    assert "simulated from a recorded routing" in result._repr_html_()

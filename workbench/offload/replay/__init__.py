@@ -1,0 +1,58 @@
+"""What other caches would have done: recorded requests through the loop of the live engine, or counted."""
+
+from workbench.core.lazy import lazy_exports
+
+__all__ = [
+    "BYPASS",
+    "FAST",
+    "FREE",
+    "HIT",
+    "CacheLevel",
+    "Cacheability",
+    "Counts",
+    "LayerBudget",
+    "Replay",
+    "Scene",
+    "SimulatedLink",
+    "SimulatedTiers",
+    "cache_curves",
+    "cache_events",
+    "cacheability_of",
+    "count_requests",
+    "counter_of",
+    "even_split",
+    "independent_requests",
+    "knee_of",
+    "replay",
+    "requests_of",
+    "share_slots",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "BYPASS": "workbench.offload.replay.counters",
+        "CacheLevel": "workbench.offload.replay.cacheability",
+        "Cacheability": "workbench.offload.replay.cacheability",
+        "Counts": "workbench.offload.replay.counters",
+        "FAST": "workbench.offload.replay.counters",
+        "FREE": "workbench.offload.replay.counters",
+        "HIT": "workbench.offload.replay.counters",
+        "LayerBudget": "workbench.offload.replay.budget",
+        "Replay": "workbench.offload.replay.scene",
+        "Scene": "workbench.offload.replay.scene",
+        "SimulatedLink": "workbench.offload.replay.simulated_link",
+        "SimulatedTiers": "workbench.offload.replay.simulated_tiers",
+        "cache_curves": "workbench.offload.replay.curves",
+        "cache_events": "workbench.offload.replay.counters",
+        "cacheability_of": "workbench.offload.replay.cacheability",
+        "count_requests": "workbench.offload.replay.counters",
+        "counter_of": "workbench.offload.replay.counters",
+        "even_split": "workbench.offload.replay.budget",
+        "independent_requests": "workbench.offload.replay.curves",
+        "knee_of": "workbench.offload.replay.curves",
+        "replay": "workbench.offload.replay.scene",
+        "requests_of": "workbench.offload.replay.recorded",
+        "share_slots": "workbench.offload.replay.budget",
+    },
+)
