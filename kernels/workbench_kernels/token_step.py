@@ -12,7 +12,7 @@ from workbench_kernels.token_attention import AttentionWeights, TokenAttention
 from workbench_kernels.token_choice import SCORES, ChoiceGate, TokenChoice
 from workbench_kernels.tracing import is_traced
 
-__all__ = ["BlockWeights", "Bring", "StartedStep", "StepChoices", "TokenStep"]
+__all__ = ["BlockWeights", "Bring", "Meanwhile", "StartedStep", "StepChoices", "TokenStep"]
 
 
 class BlockWeights(NamedTuple):
@@ -69,8 +69,12 @@ class StepChoices(NamedTuple):
         return tuple(TokenChoice(*one) for one in parts)
 
 
-Bring = Callable[[int, list[int], Tensor], Sequence[int]]
-"""(block, experts that were chosen, what they are about to see) -> the place of each on the weights' first axis."""
+Meanwhile = Callable[[Sequence[int]], None]
+"""(the place of each chosen expert, -1 for those that are not there yet) -> those that are there have computed."""
+
+Bring = Callable[[int, list[int], Tensor, Meanwhile], Sequence[int]]
+"""(block, experts that were chosen, what they are about to see, what may be called once while some are on their way)
+-> the place of each on the weights' first axis, when all are there."""
 
 Caches = Sequence[tuple[Float[Tensor, "1 C G Q"], Float[Tensor, "1 C G Q"]]]
 """Keys and values of each block, as `TokenAttention` takes them."""

@@ -153,7 +153,7 @@ def test_experts_that_are_brought_give_the_same_bits_wherever_they_are_put(dtype
     places = [block.down.new_full((4, *one.shape[1:]), torch.nan) for block in blocks[:1] for one in block[3:5]]
     asked = []
 
-    def bring(block, experts, x):
+    def bring(block, experts, x, meanwhile):
         asked.append((block, experts, x.clone()))
         # two of four places, in turn: what lies in the others must not matter.
         chosen = [(block + place) % 4 for place in range(len(experts))]
@@ -173,26 +173,50 @@ def test_experts_that_are_brought_give_the_same_bits_wherever_they_are_put(dtype
             assert torch.equal(token_choice(x, block.gate).expert, choice.expert)
 
 
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+def test_experts_that_are_there_compute_while_others_are_on_their_way(dtype):
+    blocks, ends, caches, options = model(dtype, layers=3)
+    wanted, _ = run(blocks, ends, copied(caches), options)
+    pools = [[stack.clone() for stack in one[3:5]] for one in blocks]
+
+    def bring(block, experts, x, meanwhile):
+        early, late = (experts[:1], experts[1:]) if block % 2 else (experts[1:], experts[:1])
+        for stack in pools[block]:
+            stack[late] = torch.nan
+        meanwhile([-1 if expert in late else expert for expert in experts])
+        for stack, own in zip(pools[block], blocks[block][3:5], strict=True):
+            # who has computed need not stay.
+            stack[early], stack[late] = torch.nan, own[late]
+        return experts
+
+    brought = [
+        one._replace(gate_up=gate_up, down=down, is_brought=True)
+        for one, (gate_up, down) in zip(blocks, pools, strict=True)
+    ]
+    logits, _ = run(brought, ends, caches, {**options, "bring": bring})
+    assert torch.equal(logits, wanted)
+
+
 def test_an_expert_that_cannot_be_brought_ends_the_step_and_the_next_one_works():
     blocks, ends, caches, options = model()
     brought = [one._replace(is_brought=True) for one in blocks]
     started = ready(brought, ends).start(caches)
 
-    def fail(block, experts, x):
+    def fail(block, experts, x, meanwhile):
         raise OSError("the disk is gone")
 
     with torch.no_grad():
         wanted, _ = ready(blocks, ends).start(copied(caches))(7, **options)
         with pytest.raises(OSError, match="the disk is gone"):
             started(7, **options, bring=fail)
-        logits, _ = started(7, **options, bring=lambda block, experts, x: experts)
+        logits, _ = started(7, **options, bring=lambda block, experts, x, meanwhile: experts)
     assert torch.equal(logits, wanted)
 
 
 def test_somebody_brings_experts_where_they_are_brought_and_only_there():
     blocks, ends, caches, options = model()
     with pytest.raises(ValueError, match="expected nobody to bring experts"):
-        run(blocks, ends, caches, {**options, "bring": lambda block, experts, x: experts})
+        run(blocks, ends, caches, {**options, "bring": lambda block, experts, x, meanwhile: experts})
     brought = [one._replace(is_brought=True) for one in blocks]
     with pytest.raises(ValueError, match="expected somebody to bring experts, got bring=None"):
         run(brought, ends, caches, options)

@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from workbench.core.context import RouteContext
 from workbench.core.sparse import SparseRouting
 
-__all__ = ["Bring", "Experts", "RowExperts", "TokenWeights"]
+__all__ = ["Bring", "Experts", "Meanwhile", "RowExperts", "TokenWeights"]
 
-Bring = Callable[[Sequence[int], Float[Tensor, "1 D"], RouteContext], Sequence[int]]
-"""(experts that a token has chosen, what they are about to see, its context) -> the place of each on the first axis."""
+Meanwhile = Callable[[Sequence[int]], None]
+"""(the place of each chosen expert, -1 for those that are not there yet) -> those that are there have computed."""
+
+Bring = Callable[[Sequence[int], Float[Tensor, "1 D"], RouteContext, Meanwhile], Sequence[int]]
+"""(experts that a token has chosen, what they are about to see, its context, what may be called once while some are on
+their way) -> the place of each on the first axis, when all are there."""
 
 
 class TokenWeights(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from workbench_kernels import BlockWeights, TokenStep
-from workbench_kernels.token_step import Bring, StartedStep, StepChoices
+from workbench_kernels.token_step import Bring, Meanwhile, StartedStep, StepChoices
 
 from workbench.core.context import RouteContext
 from workbench.core.records import Output, Site
@@ -76,10 +76,10 @@ class Decoder:
         return Output(logits=logits, sites=_Sites(self._places, self._router, choices), context=context)
 
     def _bring(self, context: RouteContext) -> Bring:
-        def bring(block: int, experts: list[int], x: Tensor) -> Sequence[int]:
+        def bring(block: int, experts: list[int], x: Tensor, meanwhile: Meanwhile) -> Sequence[int]:
             own = self._bringers[block]
             assert own is not None, "a step brings the experts of all blocks or of none"
-            return own(experts, x, context)
+            return own(experts, x, context, meanwhile)
 
         return bring
 

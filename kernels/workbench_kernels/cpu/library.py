@@ -107,8 +107,8 @@ class ExpertsCall(Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("slots", "experts", "width", "hidden_width")),
-        *((name, c_int32) for name in ("dtype", "threads")),
-        *((name, c_void_p) for name in ("x", "weight", "expert", "gate_up", "down", "residual", "out")),
+        *((name, c_int32) for name in ("dtype", "threads", "is_part")),
+        *((name, c_void_p) for name in ("x", "weight", "expert", "gate_up", "down", "residual", "out", "outputs")),
     )
 
 

@@ -15,6 +15,7 @@ __all__ = ["Step"]
 
 # as call.h numbers them.
 _KINDS = {AttentionCall: 0, NormCall: 1, ChoiceCall: 2, ExpertsCall: 3, LinearCall: 4}
+_NOBODY, _DONE = -1, -2
 
 
 class Step:
@@ -50,6 +51,9 @@ class Step:
         self._chosen = self.choices[:words].view(torch.int64).view(len(blocks), gate.top_k)
         self.is_brought = blocks[0].is_brought
         self._brought = [(ctypes.c_int64 * gate.top_k)() for _ in blocks]
+        # what experts give that compute while others are on their way.
+        self._outputs = torch.empty(gate.top_k, width) if self.is_brought else None
+        self._early: list[ExpertsCall] = []
         self._attention = [AttentionCall.from_buffer_copy(one) for one in ready]
         # held here: the records know addresses only.
         self._held: tuple[object, ...] = (tuple(blocks), tuple(caches), embedding, gain, head)
@@ -80,10 +84,23 @@ class Step:
         for index, part in enumerate(self._calls):
             if index:
                 assert bring is not None, "who starts a step has checked"
-                chosen = self._chosen[index - 1].tolist()
-                self._brought[index - 1][:] = bring(index - 1, chosen, self._normed)
+                self._bring(index - 1, bring)
             part.threads = threads
             run("workbench_step", part)
+
+    def _bring(self, block: int, bring: Bring) -> None:
+        """Has the experts of a block brought; those that are there before the others compute meanwhile."""
+        places, early = self._brought[block], list[int]()
+
+        def meanwhile(there: Sequence[int]) -> None:
+            places[:] = there
+            early.extend(slot for slot, place in enumerate(there) if place != _NOBODY)
+            self._early[block].threads = torch.get_num_threads()
+            run("workbench_experts", self._early[block])
+
+        places[:] = bring(block, self._chosen[block].tolist(), self._normed, meanwhile)
+        for slot in early:
+            places[slot] = _DONE
 
     def _block(self, index: int, block: BlockWeights, cache: tuple[Tensor, Tensor]) -> list[ctypes.Structure]:
         layers, experts, slots = self.sizes
@@ -99,7 +116,11 @@ class Step:
         choice.weight, choice.rank = weight.data_ptr(), rank.data_ptr()
         call = experts_call(block.gate_up, block.down, slots)
         call.x, call.weight = choice.x, choice.weight
-        call.expert = ctypes.addressof(self._brought[index]) if self.is_brought else choice.expert
+        call.expert = choice.expert
+        if self._outputs is not None:
+            call.expert, call.outputs = ctypes.addressof(self._brought[index]), self._outputs.data_ptr()
+            self._early.append(ExpertsCall.from_buffer_copy(call))
+            self._early[-1].is_part = 1
         call.residual, call.out = self._between.data_ptr(), self._stream.data_ptr()
         return [attention, self._norm(self._between, block.gain), choice, call]
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from workbench_kernels.cpu import step, tokens
 
 from workbench.core import Spec
 from workbench.offload.formats import FORMATS
@@ -52,6 +53,24 @@ def test_every_prefetcher_sees_what_it_sees_layer_by_layer(
     _, _, other = written(False, **options)
     # when a guess arrives is the disk's affair; how many experts are asked for is not.
     assert engine.ledger.requests == other.ledger.requests
+
+
+def test_experts_that_are_there_compute_while_others_are_read(checkpoint, written, resident, assert_same, monkeypatch):
+    names = []
+
+    def run(name, call):
+        names.append(name)
+        tokens.run(name, call)
+
+    monkeypatch.setattr(step, "run", run)
+    logits, events, _ = written(True, budget="60%")
+    assert_same(logits, resident(checkpoint(**PLAIN), PROMPT))
+    # a layer of a token has both in its events where its part was computed early.
+    met = {}
+    for _, token, key, kind, _ in events:
+        if kind != "evict" and token >= len(PROMPT[0]):
+            met.setdefault((token, key.layer), set()).add(kind)
+    assert names.count("workbench_experts") == [kinds >= {"hit", "miss"} for kinds in met.values()].count(True) > 0
 
 
 def test_experts_that_are_not_exact_go_layer_by_layer(written, calls):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.core.context import RouteContext
+from workbench.core.experts import Meanwhile
 from workbench.offload.engine import OffloadEngine
 from workbench.offload.prefetcher import Guess, Observation
 
@@ -34,8 +35,17 @@ class TokenBringer:
         self._engine, self._layer, self._ahead = engine, layer, ahead
         self._first = layer * num_experts
 
-    def __call__(self, experts: Sequence[int], x: Float[Tensor, "1 D"], context: RouteContext) -> list[int]:
+    def __call__(
+        self,
+        experts: Sequence[int],
+        x: Float[Tensor, "1 D"],
+        context: RouteContext,
+        meanwhile: Meanwhile,
+    ) -> list[int]:
         """The slot of each expert; they are there when the call returns.
+
+        Args:
+            meanwhile: called while some are on their way, with the slots of those that are there and -1 for the others.
 
         Raises:
             OSError: an expert could not be read.
@@ -51,8 +61,15 @@ class TokenBringer:
             ahead=lambda: self._ahead(self._layer, x, context),
             token_ids=tuple(context.token_id.tolist()) if reads_tokens else None,
         )
+        pages = [first + expert for expert in experts]
+
+        def compute() -> None:
+            slots = engine.slots_of(pages)
+            if -1 in slots and max(slots) >= 0:
+                meanwhile(slots)
+
         slot_of: dict[int, int] = {}
-        for numbers, slots in engine.serve(seen, [0] * len(experts)):
+        for numbers, slots in engine.serve(seen, [0] * len(experts), meanwhile=compute):
             assert not slot_of, "what one token asks for fits into the least budget"
             slot_of = dict(zip(numbers, slots, strict=True))
         return [slot_of[expert] for expert in experts]

@@ -110,12 +110,14 @@ struct ChoiceCall {
 struct ExpertsCall {
     int64_t slots, experts, width, hidden_width;
     int32_t dtype, threads;
+    int32_t is_part;  // fills `outputs` and leaves the sum to a later call
     const void* x;
     const float* weight;
-    const int64_t* expert;
+    const int64_t* expert;  // of every slot; -1 for nobody, -2 where an earlier call filled the output
     const void *gate_up, *down;
     const void* residual;  // added at the end; null for none
     void* out;
+    float* outputs;  // of every slot, unweighted; null where no other call wants them
 };
 
 // A matrix times up to 4 tokens.

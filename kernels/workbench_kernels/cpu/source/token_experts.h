@@ -40,21 +40,19 @@ public:
         const bool is_ready = workbench::arena().lay_out([&](auto take) {
             x = take(D);
             a = take(c.slots * F);
-            y = take(c.slots * D);
+            y = take(c.outputs == nullptr ? c.slots * D : 0);
             sum = take(D);
             rows = take(c.slots);
         });
         if (!is_ready) return false;
-        // where a slot's output lies; -1 for an expert that there is not.
-        int32_t* const row_of = reinterpret_cast<int32_t*>(rows);
-        for (int64_t k = 0; k < c.slots; k++)
-            row_of[k] = c.expert[k] >= 0 && c.expert[k] < c.experts ? int32_t(k) : -1;
+        if (c.outputs != nullptr) y = c.outputs;
+        const auto is_asked = [&](int64_t k) { return c.expert[k] >= 0 && c.expert[k] < c.experts; };
         widen_row(static_cast<const S*>(c.x), x, D);
         const auto each = [&](int64_t count, int64_t step, auto part) {
             const int64_t parts = (count + step - 1) / step;
             team.for_items(c.slots * parts, [&](int, int64_t item) {
                 const int64_t k = item / parts, first = item % parts * step;
-                if (row_of[k] >= 0) part(k, first, std::min(count, first + step));
+                if (is_asked(k)) part(k, first, std::min(count, first + step));
             });
         };
         each(F, rows_of_item(2 * D * int64_t(sizeof(S)), 4), [&](int64_t k, int64_t first, int64_t last) {
@@ -65,6 +63,11 @@ public:
             const S* down = static_cast<const S*>(c.down) + c.expert[k] * D * F;
             few_rows(down, F, first, last, a + k * F, 1, [&](int, int64_t d, float value) { y[k * D + d] = value; });
         });
+        if (c.is_part) return true;
+        // where a slot's output lies; -1 for an expert that there is not.
+        int32_t* const row_of = reinterpret_cast<int32_t*>(rows);
+        for (int64_t k = 0; k < c.slots; k++)
+            row_of[k] = is_asked(k) || (c.expert[k] == -2 && c.outputs != nullptr) ? int32_t(k) : -1;
         weighted_sum(c.slots, D, row_of, y, D, [&](int64_t k) { return c.weight[k]; }, sum);
         leave(sum);
         return true;
