@@ -162,6 +162,11 @@ class OffloadEngine:
                 # a kernel runs later than its call: the slots that it reads must not be filled anew before.
                 torch.cuda.current_stream(self.device).synchronize()
 
+    def slots_of(self, pages: Sequence[int]) -> list[int]:
+        """The slot of each page, -1 for one that is not there, or not yet."""
+        link, slot_of = self._link, self.loop.cache.slot_of
+        return [slot_of.get(page, -1) if link.is_here(page) else -1 for page in pages]
+
     def drain(self, step: int = 0) -> list[CacheEvent]:
         """The events since the last call, as a trace takes them.
 
