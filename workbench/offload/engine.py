@@ -143,7 +143,7 @@ class OffloadEngine:
         elif self.decoder is not None:
             raise ValueError(f"experts compute in the host as they lie there, which {self.precision.name} cannot")
         else:
-            self.host_side = HostSide(rule_of(link), link, self.loop)
+            self.host_side = HostSide(rule_of(link), link, self.loop, tuple(link.host_pool.tensors))
 
     def serve(
         self, seen: Observation, tokens: Sequence[int], *, meanwhile: Callable[[], None] = lambda: None

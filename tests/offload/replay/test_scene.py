@@ -1,12 +1,14 @@
 """Replays: what the live engine did, on another clock."""
 
 import json
+import math
 import time
 
 import pytest
 
 from workbench.core import Spec
 from workbench.model.generate import Sampling, generate
+from workbench.offload.compute.host_compute import ComputeCost, HostRule
 from workbench.offload.replay.recorded import requests_of
 from workbench.offload.replay.scene import Replay, Scene, replay
 from workbench.offload.requests import Requests
@@ -20,8 +22,10 @@ SETS = [[0, 1], [2, 3], [0, 1], [2, 4], [0, 3], [1, 2]]
 def live(checkpoint, opened):
     """Writes with an offloaded model: the trace, the events, the engine and the seconds that it took."""
 
-    def write(prompts, *, tokens=6, budget="60%", policy="lru", threads=2, **model):
-        offloaded = opened(checkpoint(**model), budget=budget, policy=Spec(policy), threads=threads)
+    def write(prompts, *, tokens=6, budget="60%", policy="lru", threads=2, rule=None, tiers=None, **model):
+        offloaded = opened(checkpoint(**model), budget=budget, policy=Spec(policy), threads=threads, **(tiers or {}))
+        if rule is not None:
+            offloaded.engine.compute_on_host(lambda link: rule)
         # keys and values are none of the replay's business.
         offloaded.engine.share_budget = lambda other: None
         recorder = Recorder(attrs={"model": json.dumps(offloaded.model.config.to_json())})
@@ -93,6 +97,83 @@ def test_the_time_is_within_a_tenth_of_the_live_run_where_stalls_dominate(live, 
     assert result.ledger.stall_seconds == pytest.approx(len(disk.reads) * 0.05)
     assert stalled > 0.6
     assert result.seconds == pytest.approx(seconds, rel=0.1)
+
+
+def host_rule(most_rows: int, **changes) -> HostRule:
+    """The host computes up to so many rows of an expert: a row takes it a second, a move one more than that."""
+    quick = ComputeCost(bytes_per_second=math.inf, flops_per_second=math.inf)
+    slow = ComputeCost(bytes_per_second=math.inf, flops_per_second=1)
+    cost = LinkCost(bytes_per_second=1)
+    return HostRule(expert_bytes=most_rows + 1, row_flops=1, link=cost, host=slow, device=quick, **changes)
+
+
+@pytest.mark.parametrize("most_rows", [0, 1, 1000])
+@pytest.mark.parametrize(("policy", "inclusive"), [("lru", False), ("least_stale", True)])
+def test_the_replay_computes_in_the_host_what_the_live_run_does(live, most_rows, inclusive, policy):
+    texts, rule = [[[5, 6, 7, 8, 9, 11, 2]], [[9, 1], [10, 11, 50]]], host_rule(most_rows)
+    tiers = {"host_budget": "40%", "inclusive": inclusive}
+    trace, events, engine, _ = live(texts, policy=policy, rule=rule, tiers=tiers, budget="40%")
+    scene = Scene(
+        block_bytes=engine.store.shape.num_bytes,
+        host_capacity=engine.host.capacity,
+        inclusive=inclusive,
+        host_rule=rule,
+    )
+    result, again = replayed(trace, engine, policy, scene=scene)
+    assert again == told(events)
+    kinds = [kind for *_, kind in again]
+    assert (kinds.count("host_compute") > 0) == (most_rows > 0)
+    ours, theirs = result.ledger, engine.ledger
+    assert (ours.host_computed, ours.misses, ours.written_bytes) == (
+        theirs.host_computed,
+        theirs.misses,
+        theirs.written_bytes,
+    )
+    assert {name: way.num_bytes for name, way in result.traffic.items()} == {
+        name: way.num_bytes for name, way in engine.traffic.items()
+    }
+
+
+def test_the_host_computes_while_others_are_on_their_way():
+    # from disk 10 s, up from the host 4 s and down to it 4 s; a row takes the host 3 s.
+    rule = HostRule(
+        expert_bytes=100,
+        row_flops=3,
+        row_bytes=2,
+        link=LinkCost(bytes_per_second=25),
+        host=ComputeCost(bytes_per_second=math.inf, flops_per_second=1),
+        device=ComputeCost(bytes_per_second=math.inf, flops_per_second=math.inf),
+    )
+    scene = Scene(
+        block_bytes=100,
+        cost=LinkCost(bytes_per_second=10),
+        host_cost=LinkCost(bytes_per_second=25),
+        host_capacity=2,
+        host_rule=rule,
+    )
+
+    def seconds(sets) -> tuple[float, int]:
+        result = replay(Requests.of_sets(sets, num_experts=4), policy=Spec("lru"), capacity=1, scene=scene)
+        assert result.ledger.row_bytes == 2 * result.ledger.host_computed
+        return result.seconds, result.ledger.host_computed
+
+    # 1 sends 0 down, beside the disk: two reads.
+    assert seconds([[0], [1]]) == (20, 0)
+    # 0 is in the host and stays: 3 s instead of 4 s and more.
+    assert seconds([[0], [1], [0]]) == (23, 1)
+    # while 2 comes from disk for 10 s the host computes 0.
+    assert seconds([[0], [1], [0, 2]]) == (30, 1)
+
+
+def test_nobody_sees_a_future_in_which_the_host_computes():
+    scene = Scene(host_capacity=2, host_rule=host_rule(1))
+    requests = Requests.of_sets(SETS)
+    with pytest.raises(ValueError, match="min looks into the future, and who will come"):
+        replay(requests, policy=Spec("min"), capacity=2, scene=scene)
+    with pytest.raises(ValueError, match="oracle looks into the future"):
+        replay(requests, policy=Spec("lru"), prefetch=Spec("oracle"), capacity=2, scene=scene)
+    with pytest.raises(ValueError, match="give a host_capacity"):
+        Scene(host_rule=host_rule(1))
 
 
 def test_the_numbers_of_the_card_come_out():

@@ -1,7 +1,7 @@
 """The host as a second place where experts compute, while others are on their way to the device."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Iterable, Sequence
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,29 +12,47 @@ from workbench.core.experts import Experts
 from workbench.core.sparse import SparseRouting
 from workbench.offload.compute.host_compute import HostRule, rows_on_host
 from workbench.offload.loop import Happening, OffloadLoop
-from workbench.offload.tiers.tiered_link import TieredLink
+from workbench.offload.tiers.host_tier import HostTier
 
-__all__ = ["HostPart", "HostSide"]
+__all__ = ["HostPart", "HostSide", "HostWay"]
+
+
+@runtime_checkable
+class HostWay(Protocol):
+    """What moves experts between three tiers, live or on a simulated clock.
+
+    Attributes:
+        host: who lies there.
+    """
+
+    host: HostTier
+
+    def now(self) -> float:
+        """The time on its clock [s]."""
+
+    def hold(self, pages: Iterable[int]) -> dict[int, int]:
+        """The host's slots of experts, which stay there until `let_go`; those that cannot be held are left out."""
+
+    def let_go(self, pages: Iterable[int]) -> None:
+        """Experts that were held may leave the host."""
 
 
 @final
 class HostSide:
     """Who computes in the host: experts that lie there, and whose rows are cheaper to move than they are.
 
-    They do not come to the device, and neither its policy nor a prefetcher hears of them.
+    They do not come to the device, and neither its policy nor a prefetcher hears of them. A replay decides with
+    the same object, and has no tensors.
 
     Args:
         rule: what is cheaper.
         link: knows who lies in the host.
         loop: whose ledger counts.
-
-    Attributes:
         tensors: slots of the host, as the mathematics takes them.
     """
 
-    def __init__(self, rule: HostRule, link: TieredLink, loop: OffloadLoop):
-        self.rule, self.link, self.loop = rule, link, loop
-        self.tensors = link.host_pool.tensors
+    def __init__(self, rule: HostRule, link: HostWay, loop: OffloadLoop, tensors: tuple[Tensor, ...] = ()):
+        self.rule, self.link, self.loop, self.tensors = rule, link, loop, tensors
 
     def hold(self, pages: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
         """Slots of those pages that should compute here, in their order; they stay until the link lets them go."""

@@ -1,6 +1,6 @@
 """What a cache would have done with a recorded routing: the loop of the live engine on a simulated clock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -8,6 +8,8 @@ from workbench.core.html import facts
 from workbench.core.spec import Spec
 from workbench.core.units import human_bytes
 from workbench.offload.cache import ExpertCache, Wave
+from workbench.offload.compute.host_compute import HostRule
+from workbench.offload.compute.host_side import HostSide
 from workbench.offload.ledger import Ledger
 from workbench.offload.loop import Happening, OffloadLoop
 from workbench.offload.policies import POLICIES
@@ -40,6 +42,8 @@ class Scene:
         host_cost: of the link between host and device; that of disk and device is `cost`.
         host_policy: who leaves that tier; no oracle.
         inclusive: an expert that comes up from the host stays there as well.
+        host_rule: who computes in the host instead of coming up, as the live engine decides it; None for nobody.
+            The host works while others are on their way; `layer_seconds` are not less for what it takes over.
     """
 
     block_bytes: int = 1
@@ -50,6 +54,11 @@ class Scene:
     host_cost: LinkCost = field(default_factory=lambda: _FREE)
     host_policy: Spec = field(default_factory=lambda: Spec("lru"))
     inclusive: bool = False
+    host_rule: HostRule | None = None
+
+    def __post_init__(self) -> None:
+        if self.host_rule is not None and not self.host_capacity:
+            raise ValueError("only experts that lie in the host can compute there: give a host_capacity")
 
     def link(self, shape: CacheShape) -> SimulatedLink | SimulatedTiers:
         """The way into the slots of a cache.
@@ -145,6 +154,13 @@ def replay(
     for one in (chosen, guesses):
         if one is not None and one.reads_future:
             one.foresee(requests.without_empty_sets())
+    if scene.host_rule is not None:
+        for spec, one in ((policy, chosen), (prefetch, guesses)):
+            if one is not None and one.reads_future:
+                raise ValueError(
+                    f"{spec} looks into the future, and who will come to the device is not known before it is "
+                    "decided who computes in the host; give no host_rule, or one that reads the past"
+                )
     link = scene.link(shape)
     loop = OffloadLoop(ExpertCache(capacity, chosen), link, guesses, note=note)
     _run(loop, link, requests, scene, served)
@@ -173,6 +189,9 @@ def _run(
     token_ids: tuple[int, ...] | None = None
     reads_tokens = loop.prefetcher is not None and loop.prefetcher.needs_tokens
     askers: Sequence[int] = ()
+    side = None
+    if scene.host_rule is not None and isinstance(link, SimulatedTiers):
+        side = HostSide(scene.host_rule, link, loop)
     for number, (pages, counts) in enumerate(requests.demands()):
         # the passes of a chain ask several times in one layer.
         if number == 0 or first[number] != first[number - 1]:
@@ -185,10 +204,32 @@ def _run(
             if loop.note is not None:
                 askers = _askers(requests, begins[number], len(pages), first[number])
             seen = Observation(layers[number], pages, counts, partial(_ahead, requests, number), token_ids)
-            for wave in loop.serve(seen, askers):
+            for wave in loop.serve(seen, askers) if side is None else _beside_host(side, loop, link, seen, askers):
                 if served is not None:
                     served(number, wave)
         link.spend(layer_seconds + token_seconds * tokens[number])
+
+
+def _beside_host(
+    side: HostSide, loop: OffloadLoop, link: SimulatedLink | SimulatedTiers, seen: Observation, askers: Sequence[int]
+) -> Iterator[Wave]:
+    """The waves of those that compute on the device; the host computes the others meanwhile."""
+    rule, held = side.rule, side.hold(seen.pages, seen.counts)
+    asked = list(zip(seen.pages, seen.counts, askers or [-1] * len(seen.pages), strict=True))
+    below = [one for one in asked if one[0] in held]
+
+    def compute() -> None:
+        while below:
+            page, rows, token = below.pop(0)
+            link.spend(rule.host_seconds(rows))
+            side.computed(page, token, row_bytes=rule.row_bytes * rows)
+
+    above = [one for one in asked if one[0] not in held]
+    if above:
+        pages, counts, tokens = zip(*above, strict=True)
+        yield from loop.serve(seen._replace(pages=pages, counts=counts), tokens, meanwhile=compute)
+    compute()
+    side.link.let_go(held)
 
 
 def _askers(requests: Requests, low: int, size: int, first: int) -> Sequence[int]:

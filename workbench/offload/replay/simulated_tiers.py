@@ -113,5 +113,17 @@ class SimulatedTiers(Link):
         """Bytes that the newest move of an expert took [B]."""
         return self._link_of(page).bytes_of(page)
 
+    def hold(self, pages: Iterable[int]) -> dict[int, int]:
+        """The host's slots of experts, which stay there until `let_go`; those that cannot be held are left out."""
+        held = {page: self.host.slot_of[page] for page in pages if page in self.host.slot_of and self.host.pin(page)}
+        # who is on the way down can be computed with once it is there.
+        self._disk.spend(sum(self._copy.wait([-1 - page for page in held]).values()))
+        return held
+
+    def let_go(self, pages: Iterable[int]) -> None:
+        """Experts that were held may leave the host."""
+        for page in pages:
+            self.host.unpin(page)
+
     def _link_of(self, page: int) -> SimulatedLink:
         return self._copy if self._is_from_host.get(page, False) else self._disk
