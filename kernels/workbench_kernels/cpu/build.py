@@ -30,7 +30,8 @@ NAME = "libworkbench_kernels.so"
 _COMMON = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512")
-_AMX = (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
+_BF16 = (*_AVX512, "-mavx512bf16")
+_AMX = (*_BF16, "-mamx-tile", "-mamx-bf16")
 
 
 class BuildError(RuntimeError):
@@ -107,7 +108,7 @@ def build_library(folder: Path) -> Path:
 def _compile(compiler: str, work: Path) -> list[str]:
     is_x86 = platform.machine().lower() in {"x86_64", "amd64"}
     tiers = {"avx512": _AVX512, "avx2": _AVX2, "portable": ()} if is_x86 else {"portable": ()}
-    units = [("amx.cpp", "amx", _AMX)] if is_x86 else []
+    units = [("amx.cpp", "amx", _AMX), ("bf16.cpp", "bf16", _BF16)] if is_x86 else []
     # the longest first: they are compiled side by side.
     units += [(name, tier, flags) for name in ("tier.cpp", "rows.cpp") for tier, flags in tiers.items()]
     units += [(name, "", ()) for name in ("paging.cpp", "plan.cpp", "step.cpp", "main.cpp")]

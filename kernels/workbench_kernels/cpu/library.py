@@ -25,11 +25,17 @@ __all__ = [
 ]
 
 # Instruction sets in the order of the library, worst first, and what their authors could not run.
-_TIERS = ("portable C++", "AVX2", "AVX-512", "AVX-512, and AMX for bfloat16")
+_TIERS = (
+    "portable C++",
+    "AVX2",
+    "AVX-512",
+    "AVX-512, and its pairs of bfloat16",
+    "AVX-512, and AMX for bfloat16",
+)
 _UNPROVEN = {
     "aarch64": " (on arm64 checked under emulation only)",
     "arm64": " (on arm64 checked under emulation only)",
-    _TIERS[3]: " (AMX checked with emulated tiles only)",
+    _TIERS[4]: " (AMX checked with emulated tiles only)",
 }
 
 

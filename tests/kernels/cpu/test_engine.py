@@ -24,7 +24,7 @@ def distance(found, exact):
     return float((found.double() - exact).norm() / exact.norm().clamp_min(1e-30))
 
 
-@pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "amx")[tier])
+@pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "bf16", "amx")[tier])
 def tier(request, monkeypatch):
     found = library.kernels()
     monkeypatch.setattr(engine, "kernels", lambda: found._replace(tier=request.param))

@@ -31,23 +31,29 @@ TIERS(portable)
 #if defined(__x86_64__)
 TIERS(avx2)
 TIERS(avx512)
+int workbench_bf16_moe(const MoECall*, int);
+int workbench_bf16_grouped(const GroupedCall*, int);
 int workbench_amx_moe(const MoECall*, int);
 int workbench_amx_grouped(const GroupedCall*, int);
-int workbench_emulates_amx();
 #endif
 
 void workbench_use_openmp(void* function) { workbench::openmp = reinterpret_cast<workbench::OpenMP>(function); }
 
 #if defined(__x86_64__)
+static bool has_pairs() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    const unsigned avx512_bf16 = 1u << 5;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & avx512_bf16) != 0;
+}
+
 // Whether bfloat16 can go to the matrix unit: the processor has it, and the system lets this process use its registers,
 // which it must be asked for once.
 static bool has_matrix_unit() {
 #if defined(__linux__)
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
-    if ((d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a & avx512_bf16) == 0) return false;
+    const unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+    if ((d & amx_bf16) == 0 || (d & amx_tile) == 0 || !has_pairs()) return false;
     const long ask_for_state = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
 #else
@@ -56,14 +62,15 @@ static bool has_matrix_unit() {
 }
 #endif
 
-// 0 portable, 1 AVX2, 2 AVX-512, 3 AVX-512 with AMX for bfloat16: the best that this processor and its operating system
-// run.
+// 0 portable, 1 AVX2, 2 AVX-512, 3 that with pairs for bfloat16, 4 that with AMX for bfloat16: the best that this
+// processor and its operating system run.
 int workbench_best_tier() {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-        static const bool has_amx = workbench_emulates_amx() || has_matrix_unit();
-        return has_amx ? 3 : 2;
+        static const bool has_amx = has_matrix_unit();
+        // on Intel's cores two steps of float32 take no longer than one of pairs.
+        return has_amx ? 4 : has_pairs() && __builtin_cpu_is("amd") ? 3 : 2;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return 1;
 #endif
@@ -76,7 +83,10 @@ int workbench_best_tier() {
     tier >= 2   ? workbench_avx512_##what(call, is_backward)  \
     : tier == 1 ? workbench_avx2_##what(call, is_backward)    \
                 : workbench_portable_##what(call, is_backward)
-#define PRODUCT(what) tier == 3 && call->dtype == 1 ? workbench_amx_##what(call, is_backward) : CHOSEN(what)
+#define PRODUCT(what)                                                             \
+    tier == 4 && call->dtype == 1   ? workbench_amx_##what(call, is_backward)  \
+    : tier == 3 && call->dtype == 1 ? workbench_bf16_##what(call, is_backward) \
+                                    : CHOSEN(what)
 #else
 #define CHOSEN(what) tier == 0 ? workbench_portable_##what(call, is_backward) : 0
 #define PRODUCT(what) CHOSEN(what)

@@ -1,10 +1,10 @@
-// Gradients of weights on the matrix unit: sums over the tokens of an expert, rounded once.
+// Gradients of weights in bfloat16: sums over the tokens of an expert, rounded once.
 //
 // The left operand lies in strips of 32 features, [strip][panel][32 features][32 tokens], so that what one tile of the
 // gradient reads is contiguous however many panels there are.
 #pragma once
 
-#include "amx_product.h"
+#include "matrix_product.h"
 
 namespace TIER {
 

@@ -1,7 +1,7 @@
-// Every group of rows times its own matrix on the matrix unit, and its gradients, in bfloat16.
+// Every group of rows times its own matrix, and its gradients, in bfloat16.
 #pragma once
 
-#include "amx_gradient.h"
+#include "matrix_gradient.h"
 #include "call.h"
 #include "parallel.h"
 
@@ -17,7 +17,7 @@ public:
         std::vector<Scratch> scratch(c.threads);
         if (!workbench::arena().lay_out([&](auto take) { lay_out(take, scratch, 0); })) return false;
         workbench::for_items(c.threads, int64_t(blocks_.all.size()), [&](int worker, int64_t i) {
-            const Tiles tiles;
+            const Unit unit;
             const Block& b = blocks_.all[i];
             const Scratch& s = scratch[worker];
             pack(b, static_cast<const BFloat16*>(c.rows), I, s.panels);
@@ -85,7 +85,7 @@ private:
 
     // Gradients of the rows of a block, and their gradients as operand A, in strips, for the weights.
     void block_gradient(const Block& b, const Scratch& s) {
-        const Tiles tiles;
+        const Unit unit;
         const int64_t strips = steps_of(O), first = blocks_.first_panel[b.expert], panels = blocks_.panels(b.expert);
         pack(b, static_cast<const BFloat16*>(c.grad), O, s.panels);
         for (int p = 0; p < b.panels(); p++)
@@ -98,7 +98,7 @@ private:
     }
 
     void weight_gradient(int64_t e, int64_t n0, float* wide) {
-        const Tiles tiles;
+        const Unit unit;
         const int64_t strips = steps_of(O), panels = blocks_.panels(e);
         const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, I - n0));
         const auto row_of = [&](int64_t feature) -> BFloat16* {

@@ -1,10 +1,10 @@
-// A layer of gated experts on the matrix unit, in bfloat16.
+// A layer of gated experts in bfloat16.
 //
-// The same blocks, panels and order of work as on vector registers. What one product leaves is what the next one reads:
+// The same blocks, panels and order of work as in float32. What one product leaves is what the next one reads:
 // two neighbouring features become the pairs of operand B, 32 tokens of a feature a row of operand A.
 #pragma once
 
-#include "amx_gradient.h"
+#include "matrix_gradient.h"
 #include "layer.h"
 
 namespace TIER {
@@ -122,7 +122,7 @@ void MatrixLayer::up_pair(const Block& b, int64_t f, int m, int p, const float* 
 void MatrixLayer::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, BFloat16* hidden) const {
     if (b.count <= FEW) return up_few(b, f0, f1, s.few, a, hidden);
     if (f0 >= f1) return;
-    const Tiles tiles;
+    const Unit unit;
     pack(b, s.x, [this](int64_t row) { return x_row(row); });
     BFloat16* const activated = reinterpret_cast<BFloat16*>(a);
     const int64_t panel = hidden_steps_ * PIECE;
@@ -143,7 +143,7 @@ void MatrixLayer::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, f
 
 void MatrixLayer::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const {
     if (b.count <= FEW) return down_few(b, d0, d1, a, y);
-    const Tiles tiles;
+    const Unit unit;
     const BFloat16* activated = reinterpret_cast<const BFloat16*>(a);
     multiply_block(b, RowWeights<32>{down_row(b.expert, 0), F, 16}, d0, d1, activated, s.weights, s.sums,
                    [&](int64_t d, int m, int p, const float* sums, int unit) {
@@ -203,7 +203,7 @@ void MatrixLayer::inner_pair(const Block& b, InnerState& state, int64_t f, int m
 }
 
 void MatrixLayer::inner_gradient(const Block& b, const Scratch& s, const BFloat16* hidden) {
-    const Tiles tiles;
+    const Unit unit;
     const int64_t panel = b.panel - blocks_.first_panel[b.expert];
     const auto first_piece = [&](BFloat16* of, int64_t steps, int64_t strip) {
         return piece(of, steps, b.expert, strip, panel);
@@ -225,7 +225,7 @@ void MatrixLayer::inner_gradient(const Block& b, const Scratch& s, const BFloat1
 }
 
 void MatrixLayer::row_gradient(const Block& b, const Scratch& s) {
-    const Tiles tiles;
+    const Unit unit;
     multiply_block(b, ColumnWeights{up_row(b.expert, 0), D, F, 2}, 0, D, s.dhidden, s.weights, s.sums,
                    [&](int64_t d, int m, int p, const float* sums, int unit) {
         store_rows(sums, unit, b.lanes(p), m, [&](int lane) { return dtoken_ + (b.row + p * PANEL + lane) * D + d; });
@@ -234,7 +234,7 @@ void MatrixLayer::row_gradient(const Block& b, const Scratch& s) {
 
 // Some columns of one expert's weight gradient: of gate_up from the tokens, of down from the activations.
 void MatrixLayer::gradient_of(int e, bool is_up, int64_t n0, const Scratch& s) {
-    const Tiles tiles;
+    const Unit unit;
     const int64_t panels = blocks_.panels(e), width = is_up ? D : F, strips = is_up ? 2 * hidden_steps_ : width_steps_;
     const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, width - n0));
     const auto row_of = [&](int64_t feature) -> BFloat16* {

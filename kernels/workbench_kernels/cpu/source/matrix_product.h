@@ -1,42 +1,13 @@
-// Products of whole blocks on the matrix unit.
+// Products of whole blocks in bfloat16, on the unit that was included before: tiles.h or pairs.h.
 //
-// Sums are [outputs][tokens], two tiles each way. While the unit multiplies one panel, the vector registers work on the
-// sums of the panel before: both are busy, and neither waits for the other.
+// Sums are [outputs][tokens], 32 by 32. Where the unit is a matrix unit, the vector registers work on the sums of one
+// panel while it multiplies the next: both are busy, and neither waits for the other.
 #pragma once
 
 #include "blocks.h"
-#include "tiles.h"
-#include "words.h"
+#include "operand.h"
 
 namespace TIER {
-
-constexpr int DEPTH = 16;                   // steps of weights that are copied at once: 32 KB, in the first-level cache
-constexpr int SUMS = 32 * PANEL;            // floats of the sums of one panel
-constexpr int UNITS = 8;                    // parts in which the sums of a panel are worked on
-constexpr int64_t ROW_BYTES = PANEL * sizeof(float);
-
-// Lines of the weights that come next, brought near while the present ones are multiplied: 32 of every step, shared
-// among the panels.
-struct Coming {
-    const char *first, *second;  // sixteen lines from each
-    int64_t line, step;          // bytes from line to line, and from step to step
-    int begin = 0, end = 0;
-
-    Coming part(int i, int parts) const { return {first, second, line, step, 32 * i / parts, 32 * (i + 1) / parts}; }
-    void fetch(int at) const {
-        for (int i = begin; i < end; i++) {
-            const char* from = i < 16 ? first + i * line : second + (i - 16) * line;
-            __builtin_prefetch(from + at * step, 0, 2);
-        }
-    }
-};
-
-// Two tiles of operand A: rows `stride` bytes apart, the next step `step` numbers on.
-struct Operand {
-    const BFloat16 *first, *second;
-    int64_t stride, step;
-    static Operand of_pieces(const BFloat16* pieces) { return {pieces, pieces + TILE, 64, PIECE}; }
-};
 
 // Works on finished sums a part at a time: then(n, m, p, sums, unit).
 template <class Then>
@@ -55,51 +26,6 @@ private:
     int m_ = 0, p_ = 0, next_ = UNITS;
     const float* sums_ = nullptr;
 };
-
-template <int NA, int NB, class Side>
-static inline void multiply_tiles(const Operand& a, const BFloat16* b, int steps, float* sums, bool continues,
-                                  const Coming& coming, Side& side) {
-    const int units = (UNITS + steps - 1) / steps;
-    float* const below = sums + 16 * PANEL;
-    if (continues) {
-        tile_load<0>(sums, ROW_BYTES);
-        if constexpr (NB > 1) tile_load<1>(sums + 16, ROW_BYTES);
-        if constexpr (NA > 1) tile_load<2>(below, ROW_BYTES);
-        if constexpr (NA > 1 && NB > 1) tile_load<3>(below + 16, ROW_BYTES);
-    } else {
-        tile_zero<0>();
-        if constexpr (NB > 1) tile_zero<1>();
-        if constexpr (NA > 1) tile_zero<2>();
-        if constexpr (NA > 1 && NB > 1) tile_zero<3>();
-    }
-    for (int s = 0; s < steps; s++, b += PIECE) {
-        tile_load<6>(b, 64);
-        tile_load<4>(a.first + s * a.step, a.stride);
-        tile_multiply<0, 4, 6>();
-        if constexpr (NB > 1) tile_load<7>(b + TILE, 64);
-        if constexpr (NB > 1) tile_multiply<1, 4, 7>();
-        if constexpr (NA > 1) tile_load<5>(a.second + s * a.step, a.stride);
-        if constexpr (NA > 1) tile_multiply<2, 5, 6>();
-        if constexpr (NA > 1 && NB > 1) tile_multiply<3, 5, 7>();
-        coming.fetch(s);
-        side.some(units);
-    }
-    // the sums that it works on may lie where these go.
-    side.finish();
-    tile_store<0>(sums, ROW_BYTES);
-    if constexpr (NB > 1) tile_store<1>(sums + 16, ROW_BYTES);
-    if constexpr (NA > 1) tile_store<2>(below, ROW_BYTES);
-    if constexpr (NA > 1 && NB > 1) tile_store<3>(below + 16, ROW_BYTES);
-}
-
-template <class Side>
-static inline void multiply(bool has_two_a, bool has_two_b, const Operand& a, const BFloat16* b, int steps, float* sums,
-                            bool continues, const Coming& coming, Side& side) {
-    if (has_two_a && has_two_b) return multiply_tiles<2, 2>(a, b, steps, sums, continues, coming, side);
-    if (has_two_a) return multiply_tiles<2, 1>(a, b, steps, sums, continues, coming, side);
-    if (has_two_b) return multiply_tiles<1, 2>(a, b, steps, sums, continues, coming, side);
-    return multiply_tiles<1, 1>(a, b, steps, sums, continues, coming, side);
-}
 
 // Weights whose inputs are contiguous: row n at weight + n * inputs. A strip is OUTPUTS rows; `gap` rows lie between
 // its first tile and its second: sixteen, or the hidden width, which puts gate rows beside the rows they gate.

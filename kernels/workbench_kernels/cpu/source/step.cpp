@@ -42,6 +42,7 @@ TIERS(portable)
 TIERS(avx2)
 TIERS(avx512)
 int workbench_amx_experts(const ExpertsCall*, Session&);
+int workbench_bf16_experts(const ExpertsCall*, Session&);
 #define CHOSEN(what, second)                              \
     (tier >= 2   ? workbench_avx512_##what(call, second)  \
      : tier == 1 ? workbench_avx2_##what(call, second)    \
@@ -56,7 +57,8 @@ static int choose(const ChoiceCall* call, Session& team, int tier) { return CHOS
 static int multiply(const LinearCall* call, Session& team, int tier) { return CHOSEN(linear, team); }
 static int pass(const ExpertsCall* call, Session& team, int tier) {
 #if defined(__x86_64__)
-    if (tier == 3 && call->dtype == 1) return workbench_amx_experts(call, team);
+    if (tier == 4 && call->dtype == 1) return workbench_amx_experts(call, team);
+    if (tier == 3 && call->dtype == 1) return workbench_bf16_experts(call, team);
 #endif
     return CHOSEN(experts, team);
 }

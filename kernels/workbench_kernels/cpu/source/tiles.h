@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "vector.h"
+#include "operand.h"
 
 #if defined(WORKBENCH_EMULATES_AMX)
 #include <atomic>
@@ -27,14 +27,14 @@ static_assert(sizeof(TileLayout) == 64);
 
 // Written as assembler: the compilers' intrinsics take the tile's number as text, not as a constant of a template, and
 // some of them do not say that memory is read.
-struct Tiles {
-    Tiles() {
+struct Unit {
+    Unit() {
         const TileLayout layout;
         asm volatile("ldtilecfg %0" ::"m"(layout));
     }
-    ~Tiles() { asm volatile("tilerelease"); }
-    Tiles(const Tiles&) = delete;
-    Tiles& operator=(const Tiles&) = delete;
+    ~Unit() { asm volatile("tilerelease"); }
+    Unit(const Unit&) = delete;
+    Unit& operator=(const Unit&) = delete;
 };
 
 template <int TILE>
@@ -75,20 +75,20 @@ static inline EmulatedTiles& configured() {
     return emulated;
 }
 
-struct Tiles {
-    Tiles() {
+struct Unit {
+    Unit() {
         const TileLayout layout;
         if (emulated.is_configured || layout.palette != 1) std::abort();
         std::memset(&emulated, 0, sizeof emulated);
         emulated.is_configured = true;
         emulated.count[SESSIONS] = 1;
     }
-    ~Tiles() {
+    ~Unit() {
         for (int i = 0; i < KINDS; i++) counted[i] += emulated.count[i];
         emulated.is_configured = false;
     }
-    Tiles(const Tiles&) = delete;
-    Tiles& operator=(const Tiles&) = delete;
+    Unit(const Unit&) = delete;
+    Unit& operator=(const Unit&) = delete;
 };
 
 template <int TILE>
@@ -137,5 +137,52 @@ static void tile_multiply() {
 }
 
 #endif
+
+constexpr int64_t ROW_BYTES = PANEL * sizeof(float);
+
+template <int NA, int NB, class Side>
+static inline void multiply_tiles(const Operand& a, const BFloat16* b, int steps, float* sums, bool continues,
+                                  const Coming& coming, Side& side) {
+    const int units = (UNITS + steps - 1) / steps;
+    float* const below = sums + 16 * PANEL;
+    if (continues) {
+        tile_load<0>(sums, ROW_BYTES);
+        if constexpr (NB > 1) tile_load<1>(sums + 16, ROW_BYTES);
+        if constexpr (NA > 1) tile_load<2>(below, ROW_BYTES);
+        if constexpr (NA > 1 && NB > 1) tile_load<3>(below + 16, ROW_BYTES);
+    } else {
+        tile_zero<0>();
+        if constexpr (NB > 1) tile_zero<1>();
+        if constexpr (NA > 1) tile_zero<2>();
+        if constexpr (NA > 1 && NB > 1) tile_zero<3>();
+    }
+    for (int s = 0; s < steps; s++, b += PIECE) {
+        tile_load<6>(b, 64);
+        tile_load<4>(a.first + s * a.step, a.stride);
+        tile_multiply<0, 4, 6>();
+        if constexpr (NB > 1) tile_load<7>(b + TILE, 64);
+        if constexpr (NB > 1) tile_multiply<1, 4, 7>();
+        if constexpr (NA > 1) tile_load<5>(a.second + s * a.step, a.stride);
+        if constexpr (NA > 1) tile_multiply<2, 5, 6>();
+        if constexpr (NA > 1 && NB > 1) tile_multiply<3, 5, 7>();
+        coming.fetch(s);
+        side.some(units);
+    }
+    // the sums that it works on may lie where these go.
+    side.finish();
+    tile_store<0>(sums, ROW_BYTES);
+    if constexpr (NB > 1) tile_store<1>(sums + 16, ROW_BYTES);
+    if constexpr (NA > 1) tile_store<2>(below, ROW_BYTES);
+    if constexpr (NA > 1 && NB > 1) tile_store<3>(below + 16, ROW_BYTES);
+}
+
+template <class Side>
+static inline void multiply(bool has_two_a, bool has_two_b, const Operand& a, const BFloat16* b, int steps, float* sums,
+                            bool continues, const Coming& coming, Side& side) {
+    if (has_two_a && has_two_b) return multiply_tiles<2, 2>(a, b, steps, sums, continues, coming, side);
+    if (has_two_a) return multiply_tiles<2, 1>(a, b, steps, sums, continues, coming, side);
+    if (has_two_b) return multiply_tiles<1, 2>(a, b, steps, sums, continues, coming, side);
+    return multiply_tiles<1, 1>(a, b, steps, sums, continues, coming, side);
+}
 
 }  // namespace TIER

@@ -1,4 +1,4 @@
-// How operands of the matrix unit lie: pairs of bfloat16 in 32-bit words.
+// How operands in bfloat16 lie: pairs of bfloat16 in 32-bit words.
 //
 // A piece is what one step of a product reads of one operand: two tiles, 2 KB. As operand A a tile is [16 outputs][32
 // inputs], as operand B [16 pairs of inputs][16 columns][2]. Both come from rows by turning or interleaving words.
@@ -44,7 +44,7 @@ inline constexpr Selection PAIRED{0, 16, 1};                                  //
 
 // The first 16 numbers of the result are `low`, the others `high`.
 INLINE __m512i narrow_both(__m512 low, __m512 high) {
-#if defined(__AVX512BF16__) && !defined(WORKBENCH_EMULATES_AMX)
+#if defined(__AVX512BF16__)
     return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 #else
     const auto rounded = [](__m512 value) {

@@ -1,4 +1,4 @@
-"""The matrix unit in bfloat16, its instructions emulated; all around them is what runs on a processor with AMX."""
+"""Bfloat16 on the matrix unit and in pairs, both emulated; all around these instructions is what runs with them."""
 
 import ctypes
 import platform
@@ -26,12 +26,12 @@ FLAGS = (
     "-std=c++17",
     "-fPIC",
     "-w",
-    "-DTIER=amx",
     "-ffp-contract=fast",
     "-mfma",
     "-mf16c",
     "-mprefer-vector-width=512",
 )
+UNITS = {"amx": 4, "bf16": 3}  # and their tiers
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 # the other instruction sets have tests of their own; here their names alone are needed.
 OTHERS = "\n".join(
@@ -41,33 +41,52 @@ OTHERS = "\n".join(
 )
 
 
+def compiler():
+    found = build.find_compiler()
+    if found is None or platform.machine().lower() not in {"x86_64", "amd64"}:
+        pytest.skip("these instructions are compiled by a C++ compiler on x86-64")
+    return found
+
+
 def compiled(*arguments):
-    compiler = build.find_compiler()
-    if compiler is None or platform.machine().lower() not in {"x86_64", "amd64"}:
-        pytest.skip("the matrix unit is compiled by a C++ compiler on x86-64")
-    subprocess.run([compiler, *FLAGS, *AVX512, *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([compiler(), *FLAGS, *AVX512, *map(str, arguments)], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("amx")
+    folder = tmp_path_factory.mktemp("matrix")
+    units = []
+    for unit in UNITS:
+        emulates = ("-O1", "-DWORKBENCH_EMULATES_AMX", f"-DTIER={unit}", "-c", "-o", folder / f"{unit}.o")
+        command = [compiler(), *FLAGS, *AVX512, *map(str, emulates), str(build.SOURCE / f"{unit}.cpp")]
+        units.append(subprocess.Popen(command))
     (folder / "others.cpp").write_text(OTHERS)
-    own = (build.SOURCE / name for name in ("main.cpp", "step.cpp", "plan.cpp", "amx.cpp"))
-    sources = [folder / "others.cpp", *own]
-    compiled("-O1", "-DWORKBENCH_EMULATES_AMX", "-shared", "-o", folder / "amx.so", *sources, "-lpthread")
-    found = ctypes.CDLL(str(folder / "amx.so"))
-    if found.workbench_best_tier() != 3:
+    own = [build.SOURCE / name for name in ("main.cpp", "step.cpp", "plan.cpp")]
+    assert [unit.wait() for unit in units] == [0, 0]
+    objects = [folder / f"{unit}.o" for unit in UNITS]
+    compiled("-O1", "-shared", "-o", folder / "matrix.so", folder / "others.cpp", *own, *objects, "-lpthread")
+    found = ctypes.CDLL(str(folder / "matrix.so"))
+    if found.workbench_best_tier() < UNITS["bf16"] - 1:
         pytest.skip("the emulation needs AVX-512")
     return found
 
 
-@pytest.fixture
-def amx(emulated, monkeypatch):
-    assert emulated.workbench_emulates_amx() == 1
+def use(emulated, unit, monkeypatch):
     functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped", "workbench_experts")}
     for module in (engine, tokens):
-        monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, 3, "emulated"))
+        monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, UNITS[unit], "emulated"))
     return emulated
+
+
+@pytest.fixture(params=UNITS)
+def unit(request, emulated, monkeypatch):
+    use(emulated, request.param, monkeypatch)
+    return request.param
+
+
+@pytest.fixture
+def amx(emulated, monkeypatch):
+    return use(emulated, "amx", monkeypatch)
 
 
 def counts(amx):
@@ -125,27 +144,32 @@ def close(found, truth):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_gradients_are_those_of_the_reference(amx, shape):
+def test_values_and_gradients_are_those_of_the_reference(unit, shape):
     arguments = layer(shape)
-    counts(amx)
     close(both(*arguments), exact(*arguments))
+
+
+@pytest.mark.parametrize("shape", ["ragged", "one_token"])
+def test_every_layer_meets_the_matrix_unit(amx, shape):
+    counts(amx)
+    both(*layer(shape))
     # up to four rows of an expert pass through the vector registers on the way out, and backward through the unit.
     assert counts(amx)["products"] > 0
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "relu"])
-def test_every_activation_is_the_reference_s(amx, activation):
+def test_every_activation_is_the_reference_s(unit, activation):
     arguments = layer("odd_sizes")
     close(both(*arguments, activation), exact(*arguments, activation))
 
 
-def test_the_coarse_sigmoid_stays_finite_for_gates_of_any_size(amx):
+def test_the_coarse_sigmoid_stays_finite_for_gates_of_any_size(unit):
     (x, weight, gate_up, down), plan, grad = layer("ragged")
     close(both((x * 3000, weight, gate_up, down), plan, grad), exact((x * 3000, weight, gate_up, down), plan, grad))
 
 
 @pytest.mark.parametrize("shape", ["odd_sizes", "deep", "few_tokens"])
-def test_threads_and_kept_hidden_change_no_bit(amx, monkeypatch, shape):
+def test_threads_and_kept_hidden_change_no_bit(unit, monkeypatch, shape):
     tensors, plan, grad = layer(shape)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     out, hidden, found = both(tensors, plan, grad)
@@ -161,7 +185,7 @@ def test_threads_and_kept_hidden_change_no_bit(amx, monkeypatch, shape):
             assert torch.equal(made, expected)
 
 
-def test_weight_gradients_are_added_to_what_is_there(amx):
+def test_weight_gradients_are_added_to_what_is_there(unit):
     tensors, plan, grad = layer("ragged")
     _, hidden, found = both(tensors, plan, grad)
     into = torch.ones_like(tensors[2]), torch.ones_like(tensors[3])
@@ -173,7 +197,7 @@ def test_weight_gradients_are_added_to_what_is_there(amx):
         assert distance(got, alone.double() + 1) <= OUT
 
 
-def test_infinite_weights_of_one_expert_reach_no_other(amx):
+def test_infinite_weights_of_one_expert_reach_no_other(unit):
     (x, weight, gate_up, down), plan, grad = layer("ragged")
     clean = both((x, weight, gate_up, down), plan, grad)[2]
     gate_up, down = gate_up.clone(), down.clone()
@@ -184,7 +208,7 @@ def test_infinite_weights_of_one_expert_reach_no_other(amx):
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "sizes"), [(40, 24, (100, 0, 50)), (33, 65, (1, 63)), (96, 64, (64,))])
-def test_grouped_products_and_their_gradients_are_the_reference_s(amx, inputs, outputs, sizes):
+def test_grouped_products_and_their_gradients_are_the_reference_s(unit, inputs, outputs, sizes):
     generator = torch.Generator().manual_seed(2)
     offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0)], dtype=torch.int32)
     rows, grad = (torch.randn(sum(sizes), n, generator=generator).bfloat16() for n in (inputs, outputs))
@@ -207,15 +231,22 @@ def test_a_product_costs_one_load_of_a_tile(amx):
 
 
 def test_the_real_build_multiplies_on_the_matrix_unit(tmp_path):
-    compiled("-O0", "-S", "-mamx-tile", "-mamx-bf16", "-o", tmp_path / "amx.s", build.SOURCE / "amx.cpp")
+    units = ("-mamx-tile", "-mamx-bf16", "-DTIER=amx")
+    compiled("-O0", "-S", *units, "-o", tmp_path / "amx.s", build.SOURCE / "amx.cpp")
     text = (tmp_path / "amx.s").read_text()
     for instruction in ("ldtilecfg", "tileloadd", "tdpbf16ps", "tilestored", "tilerelease"):
         assert instruction in text
-    # slower than float32 on the vector registers.
     assert "vdpbf16ps" not in text
 
 
-def test_a_single_token_gets_the_bits_that_the_layer_gives_it(amx):
+def test_the_real_build_multiplies_pairs(tmp_path):
+    compiled("-O0", "-S", "-mavx512bf16", "-DTIER=bf16", "-o", tmp_path / "bf16.s", build.SOURCE / "bf16.cpp")
+    text = (tmp_path / "bf16.s").read_text()
+    assert "vdpbf16ps" in text
+    assert "tdpbf16ps" not in text
+
+
+def test_a_single_token_gets_the_bits_that_the_layer_gives_it(unit):
     (x, weight, gate_up, down), plan, _ = layer("one_token")
     wanted, _ = engine.forward(x, weight, gate_up, down, plan, activation="silu", keeps_hidden=False)
     expert = torch.full(plan.row_of.shape, -1)

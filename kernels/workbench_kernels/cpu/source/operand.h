@@ -1,0 +1,40 @@
+// What one step of a product in bfloat16 reads, and what is fetched meanwhile.
+#pragma once
+
+#include "words.h"
+
+namespace TIER {
+
+constexpr int DEPTH = 16;         // steps of weights that are copied at once: 32 KB, in the first-level cache
+constexpr int SUMS = 32 * PANEL;  // floats of the sums of one panel
+constexpr int UNITS = 8;          // parts in which the sums of a panel are worked on
+
+// Lines of the weights that come next, brought near while the present ones are multiplied: 32 of every step, shared
+// among the panels.
+struct Coming {
+    const char *first, *second;  // sixteen lines from each
+    int64_t line, step;          // bytes from line to line, and from step to step
+    int begin = 0, end = 0;
+
+    Coming part(int i, int parts) const { return {first, second, line, step, 32 * i / parts, 32 * (i + 1) / parts}; }
+    // A part of a part.
+    Coming shared(int i, int parts) const {
+        const int lines = end - begin;
+        return {first, second, line, step, begin + lines * i / parts, begin + lines * (i + 1) / parts};
+    }
+    void fetch(int at) const {
+        for (int i = begin; i < end; i++) {
+            const char* from = i < 16 ? first + i * line : second + (i - 16) * line;
+            __builtin_prefetch(from + at * step, 0, 2);
+        }
+    }
+};
+
+// Two tiles of operand A: rows `stride` bytes apart, the next step `step` numbers on.
+struct Operand {
+    const BFloat16 *first, *second;
+    int64_t stride, step;
+    static Operand of_pieces(const BFloat16* pieces) { return {pieces, pieces + TILE, 64, PIECE}; }
+};
+
+}  // namespace TIER
