@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import xarray as xr
 
 from workbench import cli
 from workbench.core import Spec
@@ -97,17 +96,29 @@ def test_a_mistake_is_answered_in_words(how, message, model, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_replay_shows_every_asked_policy_beside_the_optimum(trace, tmp_path, capsys):
-    out = tmp_path / "curves.nc"
+def test_replay_shows_every_asked_policy_beside_the_optimum(trace, capsys):
     asked = ["replay", str(trace), "--policies", "lru,lfu", "--capacities", "4,50%", "--passes", "token"]
-    assert cli.main([*asked, "--out", str(out)]) == 0
+    assert cli.main(asked) == 0
     shown = capsys.readouterr().out
+    assert "540 requests of 135 tokens" in shown and "predicted" not in shown
     assert "4 experts (25%)" in shown and "8 experts (50%)" in shown
     assert all(name in shown for name in ("lru", "lfu", "min, knows the future", "if tokens were independent"))
-    with xr.open_dataset(out) as curves:
-        hits = curves["hit_rate"].sel(source="recorded")
-        assert (hits.sel(policy="min") >= hits.sel(policy="lru")).all()
-        assert curves.attrs["over"].startswith("540 requests of 135 tokens")
+    rates = {name: re.search(rf"{name}[^\d]*([\d.]+) │ +([\d.]+)", shown).groups() for name in ("lru", "min, knows")}
+    assert [float(best) > float(lru) for best, lru in zip(rates["min, knows"], rates["lru"], strict=True)] == [True] * 2
+
+
+def test_replay_predicts_the_speed_over_links_with_experts_in_formats(trace, capsys):
+    asked = ["replay", str(trace), "--policies", "lru", "--capacities", "4,8", "--passes", "token"]
+    assert cli.main([*asked, "--links", "1MB/s,2x", "--formats", "exact,int8"]) == 0
+    shown = capsys.readouterr()
+    assert "predicted tokens/s, simulated" in shown.out
+    assert "2x: predicted: 2x the speed of 1MB/s, which is predicted: 1MB/s assumed" in shown.err
+    rows = re.findall(r"│ (exact|int8), ([\d.]+ KiB) +│ (\S+) +│ lru +│ +([\d.,]+) │", shown.out)
+    speed = {(name, link): float(value.replace(",", "")) for name, _, link, value in rows}
+    assert {(name, each) for name, each, _, _ in rows} == {("exact", "12.0 KiB"), ("int8", "3.2 KiB")}
+    assert speed["exact", "2x"] == pytest.approx(2 * speed["exact", "1MB/s"], rel=0.02)
+    # a quarter of the bytes, and room for nearly four times the experts.
+    assert speed["int8", "1MB/s"] > 3.8 * speed["exact", "1MB/s"]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +127,9 @@ def test_replay_shows_every_asked_policy_beside_the_optimum(trace, tmp_path, cap
         (["--capacities", "0"], "between 1 and all 16 experts"),
         (["--capacities", "many"], "a number of experts, or a share"),
         (["--policies", "lruu"], "did you mean 'lru'"),
+        (["--links", "pcie6"], "no link is called 'pcie6' (did you mean"),
+        (["--links", "2x"], "2x is a multiple of the first link"),
+        (["--formats", "int5"], "has no 'int5'"),
     ],
 )
 def test_a_replay_that_makes_no_sense_is_refused(asked, message, trace, capsys):

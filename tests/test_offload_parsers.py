@@ -31,12 +31,8 @@ def test_there_is_a_host_tier_only_if_asked_for():
 
 def test_replay_takes_every_policy_at_three_sizes_by_default():
     found = parsed(replay_parser, "t.zarr")
-    assert (found["policies"], found["capacities"], found["passes"], found["out"]) == (
-        "all",
-        "10%,25%,50%",
-        "recorded",
-        None,
-    )
+    assert (found["policies"], found["capacities"], found["passes"]) == ("all", "10%,25%,50%", "recorded")
+    assert (found["links"], found["formats"]) == (None, None)
     with pytest.raises(SystemExit):
         parsed(replay_parser, "t.zarr", "--passes", "sideways")
 

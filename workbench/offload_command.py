@@ -1,7 +1,9 @@
 """`workbench generate --budget`, `workbench replay`, `workbench cacheability`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from workbench.core.spec import Spec
+from workbench.core.units import human_bytes
 from workbench.data.tokenizer import Tokenizer
 from workbench.host_command import generate_with_host
 from workbench.model.generate import Sampling
@@ -22,7 +25,11 @@ from workbench.offload.policies import POLICIES
 from workbench.offload.policy import CachePolicy, CacheShape
 from workbench.offload.replay.cacheability import cacheability_of
 from workbench.offload.replay.curves import cache_curves
+from workbench.offload.replay.expert_sizes import sizes_of
+from workbench.offload.replay.known_links import links_of
 from workbench.offload.replay.recorded import requests_of
+from workbench.offload.replay.scene import Scene
+from workbench.offload.replay.what_if import what_if
 from workbench.offload.requests import Requests
 from workbench.opening import is_trace, needs_host, open_tokenizer, read_text, record_file
 from workbench.session import TEMPERATURE, TOP_P
@@ -35,6 +42,7 @@ __all__ = ["generate_offloaded", "judge", "replay_trace"]
 
 _UNKNOWN_BYTES, _UNKNOWN_SPEED = 1.0, 1.0
 _SMALL = 2_000_000
+_LINK = "pcie4"
 _MEASURED_TOKENS = 4096
 
 
@@ -116,32 +124,57 @@ def _measure(offloaded: OffloadedModel, folder: Path, budget: int | str, token_i
 
 
 def replay_trace(
-    trace: Path, *, policies: str, capacities: str, passes: Literal["recorded", "token"], out: Path | None
+    trace: Path,
+    *,
+    policies: str,
+    capacities: str,
+    passes: Literal["recorded", "token"],
+    links: str | None,
+    formats: str | None,
 ) -> None:
-    """Drive caches of several sizes with a recorded routing, under every policy, and print the hit rates."""
-    requests = requests_of(_opened_trace(trace), passes=passes)
+    """Drive caches of several sizes with a recorded routing, and print the hit rates of every policy.
+
+    Args:
+        links: to predict the speed over; see `links_of`.
+        formats: of the experts for that; see `sizes_of`.
+    """
+    opened = _opened_trace(trace)
+    requests = requests_of(opened, passes=passes)
     names = POLICIES.names() if policies == "all" else tuple(str(spec) for spec in Spec.parse_list(policies))
     sizes = [_capacity(piece.strip(), requests.num_pages) for piece in capacities.split(",")]
+    # other processes take seconds to begin.
+    jobs = 1 if len(requests) * len(names) * len(sizes) < _SMALL else None
+    if links is None and formats is None:
+        with _progress() as heard:
+            curves = cache_curves(
+                requests,
+                names,
+                sizes,
+                block_bytes=_UNKNOWN_BYTES,
+                bytes_per_second=_UNKNOWN_SPEED,
+                jobs=jobs,
+                on_progress=heard,
+            )
+        _show_curves(curves, requests)
+        return
+    costs, bytes_of = links_of(links or _LINK), sizes_of(formats or "exact", opened)
+    scenes = {name: Scene(cost=cost) for name, cost in costs.items()}
+    with _progress() as heard:
+        found = what_if(requests, scenes, names, sizes, precisions=bytes_of, jobs=jobs, on_progress=heard)
+    alone = {"prefetch": "none", "link": next(iter(costs)), "precision": next(iter(bytes_of))}
+    _show_curves(found.sel(alone), requests)
+    _show_speeds(found.sel(prefetch="none", source="recorded"), requests)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
     with tqdm(unit="run", dynamic_ncols=True) as bar:
 
         def on_progress(done: int, of: int) -> None:
             bar.total, bar.n = of, done
             bar.refresh()
 
-        curves = cache_curves(
-            requests,
-            names,
-            sizes,
-            block_bytes=_UNKNOWN_BYTES,
-            bytes_per_second=_UNKNOWN_SPEED,
-            # other processes take seconds to begin.
-            jobs=1 if len(requests) * len(names) * len(sizes) < _SMALL else None,
-            on_progress=on_progress,
-        )
-    _show_curves(curves, requests)
-    if out is not None:
-        curves.to_netcdf(out)
-        say(f"numbers: {out.resolve()}")
+        yield on_progress
 
 
 def judge(model: Path, *, text: Path | None, window: int, miss_ms: float) -> None:
@@ -173,12 +206,8 @@ def _capacity(text: str, pages: int) -> int:
 
 
 def _show_curves(curves: xr.Dataset, requests: Requests) -> None:
-    pages = requests.num_pages
     hits, optimum = curves["hit_rate"], curves["hit_rate"].sel(policy="min")
-    table = Table(title=f"hit rate, {curves.attrs['over']}")
-    table.add_column("policy")
-    for capacity in curves["capacity"].values.tolist():
-        table.add_column(f"{capacity} experts ({capacity / pages:.0%})", justify="right")
+    table = _table(f"hit rate, {curves.attrs['over']}", ["policy"], curves, requests)
     recorded = hits.sel(source="recorded")
     for policy in curves["policy"].values[recorded.mean("capacity").argsort()[::-1].values].tolist():
         knows = ", knows the future" * _knows_the_future(policy, requests)
@@ -187,6 +216,37 @@ def _show_curves(curves: xr.Dataset, requests: Requests) -> None:
     table.add_row(Text("min, if tokens were independent"), *_cells(optimum.sel(source="independent")))
     if "lru" in curves["policy"].values:
         table.add_row(Text("lru, if tokens were independent"), *_cells(hits.sel(policy="lru", source="independent")))
+    _print(table)
+
+
+def _show_speeds(found: xr.Dataset, requests: Requests) -> None:
+    """What the best policy that can run, LRU and the optimum come to over every link, in every format."""
+    title = "predicted tokens/s, simulated: misses one after the other, no computation counted"
+    table = _table(title, ["experts", "link", "policy"], found, requests)
+    able = [one for one in found["policy"].values.tolist() if not _knows_the_future(one, requests)]
+    for precision, link in product(found["precision"].values.tolist(), found["link"].values.tolist()):
+        part = found.sel(precision=precision, link=link)
+        best = able[part["hit_rate"].sel(policy=able).mean("capacity").values.argmax()] if able else "min"
+        each = human_bytes(float(part["block_bytes"]))
+        for policy in dict.fromkeys((best, *("lru",) * ("lru" in able), "min")):
+            speeds = (f"{value:,.1f}" for value in part["tokens_per_second"].sel(policy=policy).values.tolist())
+            table.add_row(Text(f"{precision}, {each}"), Text(link), Text(policy), *speeds)
+        table.add_section()
+    _print(table)
+    for link, source in zip(found["link"].values.tolist(), found["link_cost"].values.tolist(), strict=True):
+        say(f"{link}: {source}")
+
+
+def _table(title: str, names: Sequence[str], curves: xr.Dataset, requests: Requests) -> Table:
+    table = Table(title=title)
+    for name in names:
+        table.add_column(name)
+    for capacity in curves["capacity"].values.tolist():
+        table.add_column(f"{capacity} experts ({capacity / requests.num_pages:.0%})", justify="right")
+    return table
+
+
+def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

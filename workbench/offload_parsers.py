@@ -34,7 +34,10 @@ def replay_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--passes", choices=("recorded", "token"), default="recorded", help="token: as if written one token at a time"
     )
-    parser.add_argument("--out", type=Path, help="also write the numbers, as curves.nc")
+    parser.add_argument(
+        "--links", help="predict the speed over these: nvme, sata, pcie3, pcie4, pcie5, 3.5GB/s; 2x is of the first"
+    )
+    parser.add_argument("--formats", help="with experts held so: exact (default), int8, int4, residual:levels=2, 9.4MB")
     parser.set_defaults(run=lambda options: _commands().replay_trace(**_given(options)))
 
 

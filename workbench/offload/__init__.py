@@ -24,6 +24,7 @@ __all__ = [
     "requests_of",
     "train_path_predictor",
     "usage_of",
+    "what_if",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -50,5 +51,6 @@ __getattr__, __dir__ = lazy_exports(
         "requests_of": "workbench.offload.replay.recorded",
         "train_path_predictor": "workbench.offload.path_predictor",
         "usage_of": "workbench.offload.precision.levels",
+        "what_if": "workbench.offload.replay.what_if",
     },
 )

@@ -71,6 +71,14 @@ class Requests:
         is_last[:-1] = self.token[1:] != self.token[:-1]
         return int(self.tokens[is_last].sum())
 
+    @property
+    def about(self) -> str:
+        """How many they are and of what, in words."""
+        return (
+            f"{len(self)} requests of {self.num_tokens} tokens, {self.num_layers} layers of {self.num_experts} "
+            f"experts, {self.top_k} per token"
+        )
+
     def sets(self) -> Iterator[list[int]]:
         """The pages of every set, as plain integers."""
         for pages, _ in self.demands():

@@ -1,10 +1,7 @@
 """What a cache of another size or with another policy would do: hit rates, bytes and speed against capacity."""
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +13,10 @@ from workbench.analysis.independent import independent_sets
 from workbench.core.check import at_least
 from workbench.core.spec import Spec
 from workbench.offload.replay.counters import Counts, count_requests, counter_of
+from workbench.offload.replay.workers import Run, run_all
 from workbench.offload.requests import Requests
 
-__all__ = ["cache_curves", "independent_requests", "knee_of"]
+__all__ = ["CountRun", "cache_curves", "count_runs", "independent_requests", "knee_of", "usual_capacities", "with_min"]
 
 _SOURCES = ("recorded", "independent")
 _UNITS = {
@@ -66,16 +64,17 @@ def cache_curves(
         LookupError: no such policy.
         ValueError: an argument that a policy does not take, no requests, or a number out of its range.
     """
-    specs = _with_min([Spec.parse(one) if isinstance(one, str) else one for one in policies])
+    specs = with_min([Spec.parse(one) if isinstance(one, str) else one for one in policies])
     _check(requests, block_bytes, bytes_per_second, compute_seconds)
-    sizes = sorted(set(_usual(requests) if capacities is None else capacities))
+    sizes = sorted(set(usual_capacities(requests) if capacities is None else capacities))
     at_least("the smallest capacity", min(sizes, default=0), 1, hint="give capacities in experts")
     jobs = jobs if jobs is not None else os.cpu_count() or 1
     at_least("jobs", jobs, 1)
     sources = (requests, independent_requests(requests, seed=seed))
     misses = np.empty((len(_SOURCES), len(specs), len(sizes)), np.int64)
-    for task, counts in _run(sources, specs, sizes, jobs, on_progress):
-        misses[task.source, task.policy, [sizes.index(size) for size in task.capacities]] = counts.misses
+    runs = count_runs(specs, sizes, jobs, len(sources))
+    for place, counts in run_all(sources, runs, jobs=jobs, on_progress=on_progress):
+        misses[runs[place].source, runs[place].policy, np.searchsorted(sizes, runs[place].capacities)] = counts.misses
     seconds = requests.num_tokens * compute_seconds + misses * (block_bytes / bytes_per_second)
     hit_rate = 1 - misses / len(requests)
     arrays = {
@@ -117,82 +116,44 @@ def independent_requests(requests: Requests, *, seed: int) -> Requests:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One pass over the requests of a source: a policy, and the capacities that it counts."""
+class CountRun(Run[Counts]):
+    """Counts one policy at some capacities.
+
+    Args:
+        source: which requests.
+        policy: place in the sweep.
+        capacities: experts that fit.
+        is_compiled: a fast counter does it.
+    """
 
     source: int
     policy: int
     spec: Spec
     capacities: tuple[int, ...]
+    is_compiled: bool
+
+    @property
+    def size(self) -> int:
+        """A cell for each capacity."""
+        return len(self.capacities)
+
+    def found_in(self, requests: Requests) -> Counts:
+        """The counts."""
+        return count_requests(requests, self.spec, self.capacities)
 
 
-_REQUESTS: tuple[Requests, ...] = ()
-
-
-def _run(
-    sources: tuple[Requests, ...],
-    specs: Sequence[Spec],
-    sizes: Sequence[int],
-    jobs: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[_Task, Counts]]:
-    fast, slow = _tasks(specs, sizes, jobs, len(sources))
-    total, done = len(sources) * len(specs) * len(sizes), 0
-    if jobs == 1:
-        for task in (*fast, *slow):
-            counts = count_requests(sources[task.source], task.spec, task.capacities)
-            done += len(task.capacities)
-            if on_progress is not None:
-                on_progress(done, total)
-            yield task, counts
-        return
-    with ExitStack() as stack:
-        running: dict[Future[Counts], _Task] = {}
-        if slow:
-            context = multiprocessing.get_context("spawn")
-            processes = stack.enter_context(
-                ProcessPoolExecutor(min(jobs, len(slow)), mp_context=context, initializer=_hold, initargs=(sources,))
-            )
-            stack.callback(_stop, processes)
-            running |= {processes.submit(_count_held, task): task for task in slow}
-        # the compiled counters let go of the interpreter: threads share the requests without a copy.
-        threads = stack.enter_context(ThreadPoolExecutor(jobs))
-        stack.callback(_stop, threads)
-        running |= {threads.submit(count_requests, sources[t.source], t.spec, t.capacities): t for t in fast}
-        for future in as_completed(running):
-            task = running[future]
-            done += len(task.capacities)
-            if on_progress is not None:
-                on_progress(done, total)
-            yield task, future.result()
-
-
-def _tasks(specs: Sequence[Spec], sizes: Sequence[int], jobs: int, sources: int) -> tuple[list[_Task], list[_Task]]:
-    """Passes of the compiled counters, and of the general loop: the large capacities of these first."""
-    fast: list[_Task] = []
-    slow: list[_Task] = []
+def count_runs(specs: Sequence[Spec], sizes: Sequence[int], jobs: int, sources: int) -> list[CountRun]:
+    """Runs that count every policy at every capacity: the compiled ones first, each with a share of the capacities."""
+    fast: list[CountRun] = []
+    slow: list[CountRun] = []
     for source in range(sources):
         for number, spec in enumerate(specs):
             if counter_of(spec)[0]:
                 parts = [tuple(sizes[first::jobs]) for first in range(min(jobs, len(sizes)))]
-                fast += [_Task(source, number, spec, part) for part in parts]
+                fast += [CountRun(source, number, spec, part, True) for part in parts]
             else:
-                slow += [_Task(source, number, spec, (size,)) for size in sizes]
-    return fast, slow
-
-
-def _hold(sources: tuple[Requests, ...]) -> None:
-    """A worker gets the requests once, not with every task."""
-    global _REQUESTS
-    _REQUESTS = sources
-
-
-def _count_held(task: _Task) -> Counts:
-    return count_requests(_REQUESTS[task.source], task.spec, task.capacities)
-
-
-def _stop(pool: Executor) -> None:
-    pool.shutdown(wait=True, cancel_futures=True)
+                slow += [CountRun(source, number, spec, (size,), False) for size in sizes]
+    return [*fast, *slow]
 
 
 def _dataset(
@@ -213,19 +174,20 @@ def _dataset(
             "counted_by": ("policy", [counter_of(spec)[1] for spec in specs]),
         },
         attrs={
-            "over": f"{len(requests)} requests of {requests.num_tokens} tokens, {requests.num_layers} layers of "
-            f"{requests.num_experts} experts, {requests.top_k} per token",
+            "over": requests.about,
             "block_bytes": float(block_bytes),
         },
     )
 
 
-def _with_min(specs: list[Spec]) -> list[Spec]:
+def with_min(specs: list[Spec]) -> list[Spec]:
+    """These policies without repetitions, the optimum first."""
     best = Spec("min")
     return list({str(spec): spec for spec in (best, *specs)}.values())
 
 
-def _usual(requests: Requests) -> list[int]:
+def usual_capacities(requests: Requests) -> list[int]:
+    """Sixteen capacities from the largest set to all experts."""
     largest = int(np.diff(requests.start).max(initial=1))
     sizes: list[int] = np.unique(np.linspace(largest, requests.num_pages, 16).round().astype(np.int64)).tolist()
     return sizes
