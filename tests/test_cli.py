@@ -236,13 +236,20 @@ def test_a_text_is_traced_and_a_run_reported(finished, tmp_path, capsys):
     assert str(tmp_path / "r.html") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["routers", "presets", "corpora", "policies", "prefetchers"])
+@pytest.mark.parametrize("what", ["routers", "presets", "corpora", "policies", "prefetchers", "offload"])
 def test_lists_are_json_or_lines_with_the_same_names(what, capsys):
     assert main(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert main(["list", what]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [row["name"] for row in rows]
-    wanted = {"routers": "top_k", "presets": "tiny", "corpora": "mixed", "policies": "lru", "prefetchers": "markov"}
+    wanted = {
+        "routers": "top_k",
+        "presets": "tiny",
+        "corpora": "mixed",
+        "policies": "lru",
+        "prefetchers": "markov",
+        "offload": "host_budget",
+    }
     assert wanted[what] in [row["name"] for row in rows]
 
 

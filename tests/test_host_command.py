@@ -52,6 +52,10 @@ def test_with_a_budget_it_writes_the_same_and_says_what_was_read(folder, expecte
     code, out, err = run(capsys, "generate", folder, PROMPT, "--greedy", "--max-new-tokens", 8, *budget)
     assert (code, out) == (0, expected + "\n")
     assert "room for 4 of 12 experts" in err and "hit rate" in err and "lossless" in err
+    tiers = ("--offload", "host_budget=60%", "--offload", "host_policy=lfu")
+    code, out, err = run(capsys, "generate", folder, PROMPT, "--greedy", "--max-new-tokens", 8, *budget, *tiers)
+    assert (code, out) == (0, expected + "\n")
+    assert "more in the host (policy lfu, exclusive)" in err and "sent down" in err
 
 
 def test_what_needs_a_model_of_ours_is_refused(folder, tmp_path, capsys):

@@ -52,13 +52,17 @@ def test_experts_lie_in_the_host_and_compute_there_if_asked_to(model, capsys):
     asked = ["generate", str(model), "The ", "--greedy", "--max-new-tokens", "8"]
     assert cli.main(asked) == 0
     expected = capsys.readouterr().out
-    tiers = ["--budget", "40%", "--host-budget", "50%"]
+    tiers = ["--budget", "40%", "--offload", "host_budget=50%"]
     assert cli.main([*asked, *tiers]) == 0
     shown = capsys.readouterr()
     assert shown.out == expected
-    assert "room for 7 more in the host" in shown.err and "sent down" in shown.err
+    assert "room for 7 more in the host (policy lru, exclusive)" in shown.err and "sent down" in shown.err
     assert shown.err.strip().endswith("bit for bit")
-    assert cli.main([*asked, *tiers, "--host-compute"]) == 0
+    kept = ["--offload", "inclusive=true", "--offload", "host_policy=lfu"]
+    assert cli.main([*asked, *tiers, *kept]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == expected and "in the host (policy lfu, inclusive)" in shown.err
+    assert cli.main([*asked, *tiers, "--offload", "host_compute=true"]) == 0
     shown = capsys.readouterr()
     assert shown.out == expected
     assert shown.err.strip().endswith("same greedy tokens, not bit-exact: experts compute on cpu and in the host")
@@ -66,11 +70,12 @@ def test_experts_lie_in_the_host_and_compute_there_if_asked_to(model, capsys):
 
 def test_lossy_experts_are_measured_and_say_so(model, text, capsys):
     asked = ["generate", str(model), "The ", "--greedy", "--max-new-tokens", "4", "--budget", "80%"]
-    assert cli.main([*asked, "--format", "int4:levels=2", "--levels", "1.5", "--skip", "0.2"]) == 0
+    lossy = ("format=int4:levels=2", "mean_levels=1.5", "skip=0.2")
+    assert cli.main([*asked, *(word for pair in lossy for word in ("--offload", pair))]) == 0
     shown = capsys.readouterr().err
-    assert "of 32 pages of experts" in shown
+    assert "room for 24 of 24 pages of experts, 1.5 an expert" in shown
     assert shown.strip().endswith("int4:levels=2 at 1.50 of 2 levels, skipping below 0.2: lossy, not measured yet")
-    assert cli.main([*asked, "--format", "int8", "--measure", str(text)]) == 0
+    assert cli.main([*asked, "--offload", "format=int8", "--measure", str(text)]) == 0
     shown = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(r"int8: lossy, KL [\d.e-]+ nats a token, loss [+-][\d.]+ on 135 tokens", shown)
     assert "lossless" not in shown
@@ -80,12 +85,14 @@ def test_lossy_experts_are_measured_and_say_so(model, text, capsys):
     ("how", "message"),
     [
         (["--budget", "12 parsecs"], "a budget is bytes"),
-        (["--budget", "50%", "--format", "int5"], "has no 'int5'"),
-        (["--budget", "50%", "--format", "int4", "--levels", "3"], "mean_levels must be between 1 and 1, got 3"),
-        (["--budget", "50%", "--skip", "1"], "skip is a share of a token's largest weight"),
+        (["--budget", "50%", "--offload", "format=int5"], "has no 'int5'"),
+        (["--budget", "50%", "--offload", "mean_levels=3"], "mean_levels must be between 1 and 1, got 3"),
+        (["--budget", "50%", "--offload", "skip=1"], "skip is a share of a token's largest weight"),
+        (["--budget", "50%", "--offload", "skipp=1"], "no offload option 'skipp' (did you mean 'skip'?); the options"),
+        (["--budget", "50%", "--offload", "threads=many"], "threads: expected a whole number, got 'many'"),
         (["--budget", "50%", "--measure", "nowhere.txt"], "nowhere.txt"),
         (["--budget", "1KiB"], "must be at least"),
-        (["--budget", "50%", "--host-budget", "1KiB"], "a host tier holds at least one of the experts"),
+        (["--budget", "50%", "--offload", "host_budget=1KiB"], "a host tier holds at least one of the experts"),
         (["--budget", "50%", "--policy", "lruu"], "did you mean 'lru'"),
         (["--budget", "50%", "--policy", "min"], "looks into the future"),
         (["--budget", "50%", "--prefetch", "nobody"], "has no 'nobody'"),

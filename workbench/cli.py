@@ -14,7 +14,7 @@ from workbench import __version__
 from workbench.app_command import app_parser
 from workbench.core.spec import Spec
 from workbench.core.units import human_bytes, human_count
-from workbench.offload_parsers import cacheability_parser, offload_options, replay_parser
+from workbench.offload_parsers import cacheability_parser, offload_given, offload_options, replay_parser
 
 __all__ = ["main"]
 
@@ -31,6 +31,7 @@ _SHOWN = {
     "corpora": {"bytes": "", "title": "", "domains": "domains "},
     "policies": {"does": "", "runs": "", "arguments": "arguments "},
     "prefetchers": {"does": "", "runs": "", "arguments": "arguments "},
+    "offload": {"does": "", "default": "default "},
 }
 
 
@@ -208,16 +209,11 @@ def _generate(options: argparse.Namespace) -> None:
         "stop": tuple(options.stop),
         "seed": options.seed,
     }
-    names = ("host_budget", "host_compute", "policy", "prefetch", "format", "levels", "skip", "measure")
-    offload = {name: vars(options)[name] for name in names}
-    if options.budget is not None:
+    offload = offload_given(options)
+    if offload:
         run = import_module("workbench.offload_command").generate_offloaded
-        run(options.model, options.text, budget=options.budget, **offload, **how)
+        run(options.model, options.text, offload, measure=options.measure, **how)
         return
-    given = [f"--{name.replace('_', '-')}" for name, value in offload.items() if value is not None]
-    if given:
-        need = "need" if len(given) > 1 else "needs"
-        raise ValueError(f"{' and '.join(given)} {need} --budget: without one every expert stays in memory")
     _commands().generate(options.model, options.text, **how)
 
 

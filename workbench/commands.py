@@ -30,6 +30,7 @@ from workbench.model.recorded import Answer, write_text
 from workbench.model.transformer import Transformer
 from workbench.model.weights import load
 from workbench.offload.listing import caching_rows
+from workbench.offload.options import option_rows
 from workbench.offload.policies import POLICIES
 from workbench.offload.prefetch import PREFETCHERS
 from workbench.opening import is_trace, needs_host, open_tokenizer, record_file
@@ -148,6 +149,7 @@ def listing(what: str) -> list[dict[str, Any]]:
         "corpora": _corpora,
         "policies": partial(caching_rows, POLICIES),
         "prefetchers": partial(caching_rows, PREFETCHERS),
+        "offload": option_rows,
     }
     return rows[what]()
 

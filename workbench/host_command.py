@@ -10,6 +10,7 @@ from workbench.model.host import HostModel, generate_host
 from workbench.model.text import Begin, text_steps
 from workbench.offload.config import OffloadConfig
 from workbench.offload.host import open_offloaded_host
+from workbench.offload.standing import room_words
 from workbench.opening import open_tokenizer
 from workbench.terminal import Conversion, say, write
 
@@ -34,7 +35,7 @@ def generate_with_host(
         return
     with open_offloaded_host(folder, offload, on_expert=Conversion()) as opened:
         engine = opened.engine
-        say(f"room for {engine.capacity} of {engine.shape.num_pages} {engine.precision.unit}, read {engine.store.way}")
+        say(room_words(engine))
 
         def begin(prompts: Sequence[Sequence[int]], endings: Sampling) -> Iterator[Generated]:
             for step, done in enumerate(opened.generate(prompts, endings, seed=seed)):

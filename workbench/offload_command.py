@@ -21,6 +21,7 @@ from workbench.model.generate import Sampling
 from workbench.model.recorded import recorder_of, write_text
 from workbench.offload.config import OffloadConfig
 from workbench.offload.model import OffloadedModel, open_offloaded
+from workbench.offload.options import config_of_text
 from workbench.offload.policies import POLICIES
 from workbench.offload.policy import CachePolicy, CacheShape
 from workbench.offload.replay.cacheability import cacheability_of
@@ -31,6 +32,7 @@ from workbench.offload.replay.recorded import requests_of
 from workbench.offload.replay.scene import Scene
 from workbench.offload.replay.what_if import what_if
 from workbench.offload.requests import Requests
+from workbench.offload.standing import room_words
 from workbench.opening import is_trace, needs_host, open_tokenizer, read_text, record_file
 from workbench.session import TEMPERATURE, TOP_P
 from workbench.terminal import Conversion, say, write
@@ -49,32 +51,21 @@ _MEASURED_TOKENS = 4096
 def generate_offloaded(
     folder: Path,
     text: str,
+    options: Mapping[str, str],
     *,
-    budget: str,
-    host_budget: str | None,
-    host_compute: bool | None,
-    policy: str | None,
-    prefetch: str | None,
-    format: str | None,
-    levels: float | None,
-    skip: float | None,
     measure: Path | None,
     max_new_tokens: int,
     temperature: float | None,
     stop: tuple[str, ...],
     seed: int,
 ) -> None:
-    """Continue a text with the experts on disk, and say what that took."""
-    config = OffloadConfig(
-        budget=budget,
-        host_budget=host_budget,
-        host_compute=bool(host_compute),
-        policy=Spec.parse(policy or "lru"),
-        prefetch=None if prefetch is None else Spec.parse(prefetch),
-        format=Spec.parse(format or "exact"),
-        mean_levels=levels,
-        skip=skip or 0.0,
-    )
+    """Continue a text with the experts on disk, and say what that took.
+
+    Args:
+        options: those of `OffloadConfig` by name, as texts.
+        measure: a text on which to say what a lossy model loses.
+    """
+    config = config_of_text(options)
     # read first: a file that is not there is said before anything is written.
     measured = "" if measure is None else read_text(measure)
     sampling = Sampling(
@@ -98,9 +89,7 @@ def _continue(
     offloaded: OffloadedModel, tokenizer: Tokenizer, text: str, sampling: Sampling, stop: tuple[str, ...], seed: int
 ) -> None:
     engine = offloaded.engine
-    say(f"room for {engine.capacity} of {engine.shape.num_pages} {engine.precision.unit}, read {engine.store.way}")
-    if engine.host is not None:
-        say(f"room for {engine.host.capacity} more in the host")
+    say(room_words(engine))
     write(text)
     with offloaded.writing():
         written = write_text(

@@ -5,23 +5,47 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cacheability_parser", "offload_options", "replay_parser"]
+__all__ = ["cacheability_parser", "offload_given", "offload_options", "replay_parser"]
 
 
 def offload_options(parser: argparse.ArgumentParser) -> None:
     """Options of a command that runs a model: with a budget its experts are read from disk."""
     offload = parser.add_argument_group("offloading, for a model that is larger than memory")
     offload.add_argument("--budget", help="memory for experts and KV cache: 64MiB, or 25%% of all experts")
-    offload.add_argument("--host-budget", help="memory for experts that the device let go, between it and the disk")
-    offload.add_argument(
-        "--host-compute", action="store_true", default=None, help="compute experts there where that is cheaper"
-    )
     offload.add_argument("--policy", help="who leaves when another expert must enter (default lru)")
     offload.add_argument("--prefetch", help="who is fetched before being asked for (default nobody)")
-    offload.add_argument("--format", help="how experts are held: exact (default), or lossy: int8, int4, residual")
-    offload.add_argument("--levels", type=float, help="levels of the format per expert, on average (default all)")
-    offload.add_argument("--skip", type=float, help="leave out experts below this share of the largest weight")
+    offload.add_argument(
+        "--offload",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another option, as host_budget=50%% or format=int4, any number of times; see `workbench list offload`",
+    )
     offload.add_argument("--measure", type=Path, metavar="FILE", help="a text on which to say what a lossy model loses")
+
+
+def offload_given(options: argparse.Namespace) -> dict[str, str]:
+    """The options of offloading by their names in `OffloadConfig`, as texts; none where every expert is in memory.
+
+    Raises:
+        ValueError: an option without a value or with two, or others without a budget.
+    """
+    own = {name: vars(options)[name] for name in ("budget", "policy", "prefetch")}
+    given = {name: value for name, value in own.items() if value is not None}
+    words = [f"--{name}" for name in given]
+    for pair in options.offload:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--offload expects NAME=VALUE, got {pair!r}; `workbench list offload` names the options")
+        if name in given:
+            raise ValueError(f"{name} is given twice, as {given[name]!r} and as {value!r}; give it once")
+        given[name] = value
+        words.append(f"--offload {name}")
+    words += ["--measure"] * (options.measure is not None)
+    if words and "budget" not in given:
+        need = "need" if len(words) > 1 else "needs"
+        raise ValueError(f"{' and '.join(words)} {need} --budget: without one every expert stays in memory")
+    return given
 
 
 def replay_parser(parser: argparse.ArgumentParser) -> None:

@@ -13,14 +13,15 @@ from workbench.core.spec import Spec
 from workbench.data.corpus import Corpus
 from workbench.data.tokenizer import Tokenizer
 from workbench.live.notebook import in_notebook
-from workbench.live.offloading import offload_run
+from workbench.live.offloading import OFFLOAD, offload_run
 from workbench.live.run import LiveRun
-from workbench.live.writing import reply
+from workbench.live.writing import record, reply
 from workbench.model.config import ModelConfig
 from workbench.model.generate import Sampling
-from workbench.model.recorded import Answer, record_text, recorder_of
+from workbench.model.recorded import Answer
 from workbench.model.transformer import Transformer
 from workbench.model.weights import export_hugging_face
+from workbench.offload.config import OffloadConfig
 from workbench.offload.model import OffloadedModel
 from workbench.trace.schema import Trace
 from workbench.train.assemble import Request, resume_training, start_training
@@ -206,11 +207,7 @@ class Session:
 
     def record(self, text: str) -> Trace:
         """The routing of a text under the model as it is now, in all layers; a ValueError if it is empty."""
-        recorder, seed = recorder_of(self.model, self.tokenizer), self.trainer.config.seed
-        token_ids = self.tokenizer.encode(text)
-        step = self.trainer.step
-        self.live.desk.do(lambda: record_text(self.model, self.tokenizer, token_ids, recorder, step=step, seed=seed))
-        return recorder.trace()
+        return record(self.live, text)
 
     def ask(
         self,
@@ -238,14 +235,19 @@ class Session:
         return said
 
     def offload(
-        self, budget: int | str | None = "25%", *, policy: str | Spec = "lru", prefetch: str | Spec | None = None
+        self,
+        how: OffloadConfig | int | str | None = OFFLOAD,
+        *,
+        policy: str | Spec | None = None,
+        prefetch: str | Spec | None = None,
     ) -> OffloadedModel | None:
         """From now on a copy of the model writes the texts, its experts, as they are now, on disk; see `offload_run`.
 
         Args:
-            budget: for experts and KV cache, as `64MiB` or a share of all experts; None takes the copy away.
+            how: every option, of which `policy` and `prefetch` are short for two; or a budget for experts and KV cache,
+                as `64MiB` or a share of all experts; None takes the copy away.
         """
-        return offload_run(self.live, budget, policy, prefetch)
+        return offload_run(self.live, how, policy=policy, prefetch=prefetch)
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss per domain [bit/byte]."""

@@ -10,6 +10,25 @@ from workbench.hub.commands import python
 pytestmark = pytest.mark.browser
 
 OFFLOAD_NAMES = {"policy": ("lru", "lfu"), "prefetcher": ("none", "markov")}
+OFFLOAD = {
+    "near": "host",
+    "slots": 16,
+    "least_slots": 2,
+    "most_slots": 64,
+    "all_slots": 64,
+    "pages_each": None,
+    "room": {"host": 16},
+    "budgets": {"host": "3.0 MiB"},
+    "experts": {"device": 0, "host": 14, "disk": 50},
+    "policy": "lru",
+    "prefetcher": None,
+    "host_policy": None,
+    "is_inclusive": False,
+    "hit_rate": 0.5,
+    "requests": 1200,
+    "host_computed": None,
+    "precision": "lossless",
+}
 STEPS = "[...window.__moe.clients.values()][0].topics.get('loss_curves').arrays.step.data"
 
 
@@ -190,24 +209,62 @@ def test_what_was_just_done_can_be_taken_to_a_cell(page, run):
     assert page.evaluate("navigator.clipboard.readText()") == python("pause", {})
 
 
-def test_where_the_experts_are_is_said_and_changed_while_it_writes(page, run, stand):
-    page.get_by_role("button", name="More").click()
-    group = page.get_by_role("group", name="Offload")
-    assert group.count() == 0
-    facts = {"experts": 16, "all_experts": 64, "least_experts": 2, "policy": "lru", "prefetcher": None, "hit_rate": 0.5}
+def offloaded(page, run, stand, **changes):
+    """The group of controls of a run whose experts are on disk."""
     names = {kind: [{"name": name, "changes": ""} for name in names] for kind, names in OFFLOAD_NAMES.items()}
     stand.tell(run.state["choices"].update, names)
-    stand.tell(run.state.update, {"offload": facts})
+    stand.tell(run.state.update, {"offload": {**OFFLOAD, **changes}})
     stand.say(run)
+    group = page.get_by_role("group", name="Offload")
     group.wait_for()
-    assert "16 of 64 experts are in memory" in group.inner_text()
-    group.get_by_label("Experts in memory").fill("1")
-    group.get_by_role("button", name="Set").click()
-    assert run.state["offload"]["experts"] == 16, "less than one token asks for must not be sent"
-    group.get_by_label("Experts in memory").fill("32")
+    return group
+
+
+def test_where_the_experts_are_is_said_and_changed_while_it_writes(page, run, stand):
+    page.get_by_role("button", name="More").click()
+    assert page.get_by_role("group", name="Offload").count() == 0
+    group = offloaded(page, run, stand)
+    said = group.inner_text()
+    assert "room for 16 of 64 experts in memory, in a budget of 3.0 MiB for experts and KV cache" in said
+    assert "Now 14 experts are in memory and 50 on disk. 50\u00a0% of 1,200 requests found theirs in memory." in said
+    assert "Host" not in said and "page" not in said and "lossless" in said
+    room = group.get_by_label("Room for experts in memory")
+    assert (room.input_value(), room.get_attribute("min"), room.get_attribute("max")) == ("16", "2", "64")
+    for wrong in ("1", "65"):
+        room.fill(wrong)
+        group.get_by_role("button", name="Set").click()
+    assert run.state["offload"]["slots"] == 16, "what the engine would refuse must not be sent"
+    room.fill("32")
     group.get_by_role("button", name="Set").click()
     group.get_by_label("Cache policy").select_option("lfu")
     group.get_by_label("Prefetcher").select_option("markov")
     stand.until(lambda: run.state["offload"]["prefetcher"] == "markov")
-    assert (run.state["offload"]["experts"], run.state["offload"]["policy"]) == (32, "lfu")
+    assert (run.state["offload"]["slots"], run.state["offload"]["policy"]) == (32, "lfu")
     page.wait_for_function("() => document.body.innerText.includes('32 of 64 experts')")
+    page.locator(".moe-live-log summary").click()
+    page.wait_for_selector(".moe-live-log li >> text=Cache of 32 slots")
+
+
+def test_a_tier_in_the_host_is_said_with_its_budget_and_what_it_computed(page, run, stand):
+    page.get_by_role("button", name="More").click()
+    tiers = {"room": {"device": 16, "host": 31}, "budgets": {"device": "3.0 MiB", "host": "6.0 MiB"}}
+    lie = {"experts": {"device": 16, "host": 31, "disk": 17}, "host_policy": "lfu", "is_inclusive": False}
+    group = offloaded(page, run, stand, near="device", **tiers, **lie, host_computed=120)
+    said = group.inner_text()
+    assert "room for 16 of 64 experts on the device, in a budget of 3.0 MiB" in said
+    assert "The host has room for 31 experts in 6.0 MiB, and gives away what goes up; its policy is lfu." in said
+    assert "Now 16 experts are on the device, 31 in the host's memory and 17 on disk." in said
+    assert "120 requests were computed in the host." in said
+    assert group.get_by_label("Room for experts on the device").input_value() == "16"
+
+
+def test_a_slot_that_holds_a_page_is_called_so(page, run, stand):
+    page.get_by_role("button", name="More").click()
+    pages = {"slots": 90, "least_slots": 7, "most_slots": 160, "all_slots": 160, "pages_each": 2.5}
+    group = offloaded(page, run, stand, **pages)
+    said = group.inner_text()
+    assert "room for 90 of 160 pages in memory" in said
+    assert "A slot holds a page: an expert is 2.50 pages on average, and is where the slowest of them lies." in said
+    assert "Now 14 experts are in memory and 50 on disk." in said
+    room = group.get_by_label("Room for pages in memory")
+    assert (room.input_value(), room.get_attribute("min"), room.get_attribute("max")) == ("90", "7", "160")

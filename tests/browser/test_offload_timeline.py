@@ -1,5 +1,6 @@
 """The timeline of offloading: bars, waits and names are those of the recorded events."""
 
+import json
 import re
 
 import numpy as np
@@ -123,3 +124,19 @@ def test_a_made_up_run_wears_a_badge(open_view, made, group):
     trace.attrs["synthetic"] = True
     page = open_view("offload_timeline", offload_timeline_payload(trace))
     assert page.locator(".moe-badge").text_content() == "synthetic"
+
+
+def test_what_the_host_computed_and_what_a_page_is_are_said(open_view, made, samples):
+    group = samples.offload_group(tokens=8)
+    group["kind"][group["kind"] == "hit"] = "host_compute"
+    trace = made.tree(offload=group)
+    trace.attrs["offload"] = json.dumps({"room": {"device": 9}, "budgets": {"device": "1 MiB"}, "pages_each": 4.0})
+    page = open_view("offload_timeline", offload_timeline_payload(trace))
+    kinds = group["kind"].values
+    requests = int((kinds != "evict").sum())
+    ready, computed = (int((kinds == kind).sum()) / requests for kind in ("prefetch", "host_compute"))
+    lead = page.locator(".moe-lead").text_content().replace("\u00a0", " ")
+    assert f"{ready:.0%} of {requests} requests found their page at hand".replace("%", " %") in lead
+    assert f"{computed:.0%} were computed on the host, where theirs lay".replace("%", " %") in lead
+    assert "Requests are for pages: an expert is 4 pages." in lead
+    assert "[pages of experts asked for" in page.locator(".moe-offload_timeline").text_content()

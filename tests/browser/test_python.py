@@ -30,7 +30,7 @@ CASES = [
     ("set_router_args", {"args": {"top_k": 1}}),
     ("set_shadow", {"name": None, "args": {}}),
     ("set_shadow", {"name": "top_k", "args": {"top_k": 4}}),
-    ("set_cache_size", {"experts": 12}),
+    ("set_cache_size", {"slots": 12}),
     ("set_policy", {"name": "lru"}),
 ]
 

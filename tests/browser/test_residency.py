@@ -1,5 +1,6 @@
 """The residency grid shows where the weights were: in colour, in signs, in words and in its table."""
 
+import json
 import re
 
 import pytest
@@ -122,6 +123,38 @@ def test_a_reader_who_went_back_stays_there(open_view, samples, payload_of, send
     go_to(page, settle, 2)
     send(page, payload_of("residency", residency=samples.residency_group(samples=11)))
     assert page.locator(".moe-lead").text_content().startswith("At step 7,")
+
+
+def noted(made, group, **terms):
+    """A trace whose run noted under what terms it was offloaded."""
+    trace = made.tree(residency=group)
+    trace.attrs["offload"] = json.dumps(terms)
+    return residency_payload(trace)
+
+
+def test_every_tier_is_shown_with_its_room_and_its_budget(open_view, made, group):
+    terms = {"room": {"device": 12, "host": 9}, "budgets": {"device": "3.0 MiB", "host": "1.5 GiB"}, "pages_each": None}
+    page = open_view("residency", noted(made, group, **terms))
+    device, host, disk = page.locator(".moe-tiers li").all_text_contents()[:3]
+    held = [int((group["tier"].values[-1] == tier).sum()) for tier in range(3)]
+    assert device.endswith(f"on the device: {held[0]} (room for 12 experts, budget 3.0 MiB)")
+    assert host.endswith(f"in the host's memory: {held[1]} (room for 9 experts, budget 1.5 GiB)")
+    assert disk.endswith(f"on disk: {held[2]}")
+
+
+def test_without_a_device_the_memory_is_near_and_what_came_is_marked(open_view, made, samples):
+    group = samples.residency_group(samples=2)
+    group["tier"][:] = 2
+    group["tier"][1, 2, 3] = 1
+    terms = {"room": {"host": 40}, "budgets": {"host": "3.0 MiB"}, "pages_each": 2.5}
+    page = open_view("residency", noted(made, group, **terms))
+    keys = page.locator(".moe-tiers li").all_text_contents()
+    assert [key[1:] for key in keys[:2]] == [
+        "in the host's memory: 1 (room for 40 pages, budget 3.0 MiB)",
+        "on disk: 31",
+    ]
+    assert keys[2] == "an expert is 2.50 pages on average, and shown where the slowest of them lies"
+    assert "1 expert came to the host's memory and 0 left it" in page.locator(".moe-lead").text_content()
 
 
 def test_without_offload_it_says_so(open_view, samples, payload_of):

@@ -248,8 +248,8 @@ class FakeRuntime:
         elif op == "step":
             state["status"], self.left = "running", args["count"]
         elif op in ("set_cache_size", "set_policy", "set_prefetcher"):
-            place = {"set_cache_size": "experts", "set_policy": "policy", "set_prefetcher": "prefetcher"}[op]
-            state["offload"] = {**(state["offload"] or {}), place: args.get("experts", args.get("name"))}
+            place = {"set_cache_size": "slots", "set_policy": "policy", "set_prefetcher": "prefetcher"}[op]
+            state["offload"] = {**(state["offload"] or {}), place: args.get("slots", args.get("name"))}
         elif op == "set_rate":
             state["frames_per_second"] = args["frames_per_second"]
         elif op == "swap_router":

@@ -15,7 +15,7 @@ EXAMPLES = {
     "generate": {"prompt": "Once"},
     "measure_expert": {"layer": 0, "expert": 3},
     "pin_expert": {"layer": 0, "expert": 3},
-    "set_cache_size": {"experts": 4},
+    "set_cache_size": {"slots": 4},
     "set_policy": {"name": "lru"},
     "set_prefetcher": {"name": "ahead"},
     "set_rate": {"frames_per_second": 10},

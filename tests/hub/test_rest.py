@@ -19,7 +19,7 @@ SHARED = Rules(is_shared=True, instructors=frozenset({"ida"}))
         ({"id": "a", "op": "pause", "args": {"path": "/etc"}}, 422, "no argument 'path'"),
         ({"id": "a", "op": "swap_router", "args": {"name": "os.system"}}, 422, "name must be a name"),
         ({"id": "a", "op": "swap_router", "args": {"name": "nonesuch"}}, 422, "no router is called"),
-        ({"id": "a", "op": "set_cache_size", "args": {"experts": 4}}, 409, "offloads nothing"),
+        ({"id": "a", "op": "set_cache_size", "args": {"slots": 4}}, 409, "offloads nothing"),
         ({"op": "pause"}, 422, "id must be"),
         ({"id": "a", "op": "pause", "actor": 7}, 202, ""),
         ([], 400, "must be a JSON object"),

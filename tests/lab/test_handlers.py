@@ -78,7 +78,7 @@ def test_bad_input_is_refused_as_on_any_server(server):
         (b"[]", 400),
         (b" " * 70_000, 413),
         ({"id": "a", "op": "step", "args": {"count": 0}}, 422),
-        ({"id": "a", "op": "set_cache_size", "args": {"experts": 4}}, 409),
+        ({"id": "a", "op": "set_cache_size", "args": {"slots": 4}}, 409),
     ):
         found, answer = server.ask(commands, body=body, token=TOKEN)
         assert (found, answer.get("status", "refused")) == (code, "refused")

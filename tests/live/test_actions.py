@@ -156,7 +156,7 @@ def test_an_effect_is_published_with_those_before_it(session):
 
 def test_what_this_run_cannot_do_is_refused_in_words(session, tmp_path):
     run = session.live
-    for op, args in (("checkpoint", {}), ("set_cache_size", {"experts": 4}), ("reset", {}), ("rewind", {})):
+    for op, args in (("checkpoint", {}), ("set_cache_size", {"slots": 4}), ("reset", {}), ("rewind", {})):
         with pytest.raises(ValueError, match=r"in memory|no router swap"):
             run.command(op, **args)
 

@@ -179,7 +179,7 @@ def test_changes_from_another_thread_wait_for_the_end_of_a_token(checkpoint, ope
 
         assert_same(steps(offloaded.model, [[5, 6, 7, 8, 9, 11, 2], [9], [10, 11, 50]], after=look), resident(folder))
         asked[0].result(timeout=20)
-    assert offloaded.facts()["experts"] in (2, 3)
+    assert offloaded.facts()["slots"] in (2, 3)
     offloaded.change(lambda engine: engine.set_policy(Spec("lfu")))
     assert offloaded.facts()["policy"] == "lfu"
     with pytest.raises(LookupError, match="has no 'nobody'"):

@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.payloads.reading import control_events, thin
+from workbench.payloads.reading import control_events, offload_terms, thin
 
 
 def control(samples, *commands: tuple[int, str, dict]) -> xr.DataTree:
@@ -54,3 +54,9 @@ def test_a_trace_without_commands_has_no_events():
 def test_arguments_that_are_no_mapping_are_shown_as_a_value(samples, args):
     (event,) = control_events(control(samples, (3, "set_rate", args)))
     assert event["label"] == f"set rate (value {args})"
+
+
+def test_what_a_run_noted_of_its_offloading_is_read_and_what_it_did_not_is_empty():
+    assert offload_terms(xr.DataTree()) == {"room": {}, "budgets": {}, "pages_each": None}
+    trace = xr.DataTree(xr.Dataset(attrs={"offload": '{"room": {"host": 3}, "hit_rate": 0.5}'}))
+    assert offload_terms(trace) == {"room": {"host": 3}, "budgets": {}, "pages_each": None}

@@ -1,5 +1,7 @@
 """Where the weights of the experts were, as a payload."""
 
+import json
+
 import numpy as np
 
 from workbench.payloads import residency_payload
@@ -31,3 +33,13 @@ def test_a_synthetic_trace_says_so(decode, samples, trace_of):
 
 def test_without_offload_it_says_so(decode, trace_of):
     assert decode(residency_payload(trace_of()))[0]["empty"] == "This run keeps every expert in memory: no offload."
+
+
+def test_the_terms_are_those_that_the_run_noted(decode, samples, trace_of):
+    trace = trace_of(residency=samples.residency_group())
+    nothing = {"room": {}, "budgets": {}, "pages_each": None}
+    assert {name: decode(residency_payload(trace))[0][name] for name in nothing} == nothing
+    terms = {"room": {"device": 4}, "budgets": {"device": "1.0 MiB"}, "pages_each": 2.5}
+    trace.attrs["offload"] = json.dumps({**terms, "policy": "lru"})
+    header = decode(residency_payload(trace))[0]
+    assert {name: header[name] for name in terms} == terms and "policy" not in header

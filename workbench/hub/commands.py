@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, Mapping[str, Argument]] = {
     "reset": _NONE,
     "resume": _NONE,
     "rewind": _NONE,
-    "set_cache_size": {"experts": Argument(kind="integer", low=1, high=10**6)},
+    "set_cache_size": {"slots": Argument(kind="integer", low=1, high=10**6)},
     "set_policy": {"name": _NAME},
     "set_prefetcher": {"name": _NAME},
     "set_rate": {"frames_per_second": Argument(kind="number", low=0.1, high=20)},

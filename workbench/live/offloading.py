@@ -1,39 +1,51 @@
 """Where the experts of a run are while it writes: on disk or not, and what viewers may change about it."""
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.core.spec import Spec
 from workbench.offload.config import OffloadConfig
-from workbench.offload.engine import OffloadEngine
 from workbench.offload.model import OffloadedModel, offload_model
+from workbench.trace.schema import Trace
 
 if TYPE_CHECKING:
     from workbench.live.run import LiveRun
 
-__all__ = ["NO_PREFETCHER", "OFFLOAD_CHANGES", "change_offload", "offload_run"]
+__all__ = ["NO_PREFETCHER", "OFFLOAD", "OFFLOAD_CHANGES", "change_offload", "note_offload", "offload_run"]
+
+OFFLOAD = OffloadConfig()
+"""How a run is offloaded when nobody says otherwise."""
 
 NO_PREFETCHER = "none"
 """The name under which a viewer asks for no prefetcher."""
 
-Change = tuple[Callable[[OffloadEngine], None], str]
+Change = Callable[[OffloadedModel, Mapping[str, Any]], str]
 
 
 def offload_run(
-    run: "LiveRun", budget: int | str | None, policy: str | Spec, prefetch: str | Spec | None
+    run: "LiveRun",
+    how: OffloadConfig | int | str | None,
+    *,
+    policy: str | Spec | None = None,
+    prefetch: str | Spec | None = None,
 ) -> OffloadedModel | None:
     """Let a copy of the run's model write its texts, with the experts as they are now on disk.
 
     Args:
-        budget: of the copy; None goes back to the model that trains.
+        how: every option, or a budget alone; None goes back to the model that trains.
+        policy: in the place of that of the options, as `lfu` or `lfu:half_life=64`; None leaves it.
+        prefetch: as `policy`.
 
     Raises:
-        LookupError: an unknown policy or prefetcher.
-        ValueError: a budget that is too small, or a model without experts.
+        LookupError: an unknown policy, prefetcher or format.
+        ValueError: a budget that is too small, options that do not fit together, or a model without experts.
     """
+    config = None if how is None else _config(how, _spec(policy), _spec(prefetch))
 
     def exchange() -> OffloadedModel | None:
-        made = None if budget is None else offload_model(run.trainer.model, _config(budget, policy, prefetch))
+        made = None if config is None else offload_model(run.trainer.model, config)
         if run.offloaded is not None:
             run.offloaded.close()
         run.offloaded = made
@@ -43,9 +55,18 @@ def offload_run(
     return run.desk.do(exchange)
 
 
-def _config(budget: int | str, policy: str | Spec, prefetch: str | Spec | None) -> OffloadConfig:
-    specs = [Spec.parse(one) if isinstance(one, str) else one for one in (policy, prefetch) if one is not None]
-    return OffloadConfig(budget=budget, policy=specs[0], prefetch=specs[1] if prefetch is not None else None)
+def _config(how: OffloadConfig | int | str, policy: Spec | None, prefetch: Spec | None) -> OffloadConfig:
+    config = how if isinstance(how, OffloadConfig) else OffloadConfig(budget=how)
+    return replace(config, policy=policy or config.policy, prefetch=prefetch or config.prefetch)
+
+
+def _spec(one: str | Spec | None) -> Spec | None:
+    return Spec.parse(one) if isinstance(one, str) else one
+
+
+def note_offload(trace: Trace, offloaded: OffloadedModel) -> None:
+    """Say in a trace under which budgets its events came about, for those who show it."""
+    trace.attrs["offload"] = json.dumps(offloaded.facts())
 
 
 def change_offload(offloaded: OffloadedModel | None, op: str, args: Mapping[str, Any]) -> str:
@@ -59,28 +80,29 @@ def change_offload(offloaded: OffloadedModel | None, op: str, args: Mapping[str,
         raise ValueError(
             "this run keeps every expert in memory, so there is no cache to change; call session.offload() first"
         )
-    change, words = OFFLOAD_CHANGES[op](args)
-    offloaded.change(change)
-    return words
+    return OFFLOAD_CHANGES[op](offloaded, args)
 
 
-def _cache_size(args: Mapping[str, Any]) -> Change:
-    experts = int(args["experts"])
-    return lambda engine: engine.set_capacity(experts), f"room for {experts} experts"
+def _cache_size(offloaded: OffloadedModel, args: Mapping[str, Any]) -> str:
+    slots, engine = int(args["slots"]), offloaded.engine
+    offloaded.change(lambda engine: engine.set_capacity(slots))
+    return f"room for {min(slots, engine.shape.num_pages)} {engine.precision.unit}"
 
 
-def _policy(args: Mapping[str, Any]) -> Change:
+def _policy(offloaded: OffloadedModel, args: Mapping[str, Any]) -> str:
     spec = Spec.parse(str(args["name"]))
-    return lambda engine: engine.set_policy(spec), f"policy {spec}"
+    offloaded.change(lambda engine: engine.set_policy(spec))
+    return f"policy {spec}"
 
 
-def _prefetcher(args: Mapping[str, Any]) -> Change:
+def _prefetcher(offloaded: OffloadedModel, args: Mapping[str, Any]) -> str:
     name = str(args["name"])
     spec = None if name == NO_PREFETCHER else Spec.parse(name)
-    return lambda engine: engine.set_prefetcher(spec), f"prefetcher {spec or NO_PREFETCHER}"
+    offloaded.change(lambda engine: engine.set_prefetcher(spec))
+    return f"prefetcher {spec or NO_PREFETCHER}"
 
 
-OFFLOAD_CHANGES: Mapping[str, Callable[[Mapping[str, Any]], Change]] = {
+OFFLOAD_CHANGES: Mapping[str, Change] = {
     "set_cache_size": _cache_size,
     "set_policy": _policy,
     "set_prefetcher": _prefetcher,

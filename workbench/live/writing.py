@@ -1,22 +1,37 @@
-"""Texts that the model of a run writes between two of its steps."""
+"""Texts that the model of a run reads or writes between two of its steps."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from workbench.live.offloading import note_offload
 from workbench.model.generate import Sampling
-from workbench.model.recorded import Answer, Written, answer, recorder_of, write_text
+from workbench.model.recorded import Answer, Written, answer, record_text, recorder_of, write_text
 from workbench.payloads.generation import GenerationStatus, generation_payload
 from workbench.payloads.offload_timeline import offload_timeline_payload
 from workbench.payloads.residency import residency_payload
+from workbench.trace.schema import Trace
 
 if TYPE_CHECKING:
     from workbench.live.run import LiveRun
 
-__all__ = ["reply", "write"]
+__all__ = ["record", "reply", "write"]
 
 _SHOW_SECONDS = 0.2
+
+
+def record(run: "LiveRun", text: str) -> Trace:
+    """The routing of a text under the run's model as it is now, in all layers.
+
+    Raises:
+        ValueError: an empty text.
+    """
+    trainer, tokenizer = run.trainer, run.trainer.batches.tokenizer
+    recorder, seed = recorder_of(trainer.model, tokenizer), trainer.config.seed
+    token_ids, step = tokenizer.encode(text), trainer.step
+    run.desk.do(lambda: record_text(trainer.model, tokenizer, token_ids, recorder, step=step, seed=seed))
+    return recorder.trace()
 
 
 def reply(
@@ -34,7 +49,9 @@ def reply(
         return answer(trainer.model, trainer.batches.tokenizer, prompt, sampling, **how)
     with offloaded.writing():
         how["events_of"] = offloaded.events_of
-        return answer(offloaded.model, trainer.batches.tokenizer, prompt, sampling, **how)
+        said = answer(offloaded.model, trainer.batches.tokenizer, prompt, sampling, **how)
+        note_offload(said.trace, offloaded)
+        return said
 
 
 def write(run: "LiveRun", args: Mapping[str, Any]) -> Written:
@@ -66,6 +83,7 @@ def write(run: "LiveRun", args: Mapping[str, Any]) -> Written:
         )
         run.outlet.put("generation", payload, step=run.trainer.step)
         if offloaded is not None:
+            note_offload(trace, offloaded)
             run.outlet.put("offload_timeline", offload_timeline_payload(trace), step=run.trainer.step)
             run.outlet.put("residency", residency_payload(trace), step=run.trainer.step)
 

@@ -22,7 +22,7 @@ class OffloadConfig:
             expert bytes as `25%`.
         policy: who leaves the fast tier; see `POLICIES`.
         prefetch: who is fetched before being asked for; None for nobody; see `PREFETCHERS`.
-        threads: that read at the same time.
+        threads: that read at the same time, beside the one that waits.
         host_budget: of a tier in the memory of the host, between device and disk, as `budget`; None for no such tier.
         host_policy: who leaves that tier; see `POLICIES`.
         inclusive: an expert that comes up from the host stays there as well, so that it need not be copied down
@@ -32,7 +32,8 @@ class OffloadConfig:
         format: how experts are held; see `FORMATS`. All but `exact` are lossy.
         mean_levels: pages that an expert is read from, on average [1], for formats of several levels: more for
             experts that are used more and that lose more; None for all. See `share_levels`.
-        usage: how often each expert is used, layer after layer, as `usage_of` counts it; None for alike.
+        usage: how often each expert is used, layer after layer, as `usage_of` counts it; None for alike. As text it
+            is a trace, in which it is counted.
         skip: an expert whose weight is below this share of its token's largest is not computed [1]; 0 computes
             all. See `without_light`.
     """

@@ -51,6 +51,8 @@ class OffloadEngine:
         decoder: where they are put together; None where the pages compute themselves.
         policy: who leaves, as it is now.
         prefetcher: who is guessed, as it is now; None for nobody.
+        host_policy: who leaves the host's tier, where there is one.
+        host_budget_bytes: of that tier [B]; None where there is none.
         pool: the slots; as much memory as the budget allows is ever touched.
         loop: cache, link and ledger.
         events: what happened since somebody last asked; bounded.
@@ -67,8 +69,10 @@ class OffloadEngine:
         self.precision = Precision(store.encoding, config, num_layers=store.num_layers, num_experts=store.num_experts)
         self.top_k = self.precision.most_pages(top_k)
         self.decoder = None if self.precision.format.is_lossless else Decoder(self.precision, top_k, device)
-        self.policy, self.prefetcher = config.policy, config.prefetch
+        self.policy, self.prefetcher, self.host_policy = config.policy, config.prefetch, config.host_policy
         self.budget_bytes = budget_bytes(config.budget, store.dense_bytes)
+        host_budget = config.host_budget
+        self.host_budget_bytes = None if host_budget is None else budget_bytes(host_budget, store.dense_bytes)
         self._other_bytes = 0
         self._token, self._pass_tokens, self._newest = 0, 0, (store.num_layers, 0)
         is_host = device.type == "cpu"
@@ -196,20 +200,20 @@ class OffloadEngine:
             self._other_bytes = other_bytes
             self._resize(capacity)
 
-    def set_capacity(self, experts: int) -> None:
-        """Hold so many experts from now on; the budget follows.
+    def set_capacity(self, slots: int) -> None:
+        """Hold so many experts from now on, or pages of experts where a slot holds one; the budget follows.
 
         Raises:
             ValueError: fewer than one token asks for, or more than the device's slots.
         """
-        experts = min(experts, self.shape.num_pages)
-        if not self.top_k <= experts <= self.pool.capacity:
+        slots, unit = min(slots, self.shape.num_pages), self.precision.unit
+        if not self.top_k <= slots <= self.pool.capacity:
             raise ValueError(
-                f"one token asks for {self.top_k} experts of a layer, and there are {self.pool.capacity} slots; "
-                f"got room for {experts}"
+                f"one token asks for {self.top_k} {unit} of a layer, and there are {self.pool.capacity} slots; "
+                f"got room for {slots}"
             )
-        self.budget_bytes = experts * self.store.shape.num_bytes + self._overhead + self._other_bytes
-        self._resize(experts)
+        self.budget_bytes = slots * self.store.shape.num_bytes + self._overhead + self._other_bytes
+        self._resize(slots)
 
     def set_policy(self, spec: Spec) -> None:
         """Let another policy decide; what is resident stays.

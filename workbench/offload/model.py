@@ -33,6 +33,7 @@ from workbench.offload.engine import OffloadEngine
 from workbench.offload.precision.lossy import PrecisionLoss, Predict, loss_of_precision
 from workbench.offload.precision.plan import format_of
 from workbench.offload.prefetcher import Guess
+from workbench.offload.standing import experts_in, standing
 from workbench.offload.store.convert import convert, convert_model, converted, identity_of, is_expert
 from workbench.offload.store.expert_store import ExpertStore
 
@@ -55,6 +56,7 @@ class OffloadedModel:
         model.register_forward_pre_hook(self._make_room, with_kwargs=True)
         self._lock = threading.Lock()
         self._is_writing = False
+        self._experts_in = experts_in(engine.residency())
         self._changes: deque[tuple[Callable[[OffloadEngine], None], Future[None]]] = deque()
 
     @contextmanager
@@ -87,18 +89,8 @@ class OffloadedModel:
         done.result()
 
     def facts(self) -> dict[str, Any]:
-        """How it stands, as plain data."""
-        engine = self.engine
-        return {
-            "experts": engine.capacity,
-            "all_experts": engine.shape.num_pages,
-            "least_experts": engine.top_k,
-            "expert_bytes": engine.store.shape.num_bytes,
-            "precision": str(engine.precision),
-            "policy": str(engine.policy),
-            "prefetcher": None if engine.prefetcher is None else str(engine.prefetcher),
-            "hit_rate": engine.ledger.hit_rate if engine.ledger.requests else None,
-        }
+        """How it stands, as plain data; experts are counted where they were after the last token."""
+        return standing(self.engine, self._experts_in)
 
     def measure_loss(self, exact: Predict, token_ids: Sequence[int], *, window: int = 512) -> PrecisionLoss:
         """What the format and the skipping cost on a text; from now on the repr says so.
@@ -130,13 +122,16 @@ class OffloadedModel:
             except (ValueError, LookupError, OSError) as error:
                 done.set_exception(error)
             else:
+                self._experts_in = experts_in(self.engine.residency())
                 done.set_result(None)
 
     def events_of(self, done: Generated, step: int) -> Sequence[Event]:
         """What the cache did for a step of generation."""
         events = self.engine.drain(step)
         self._make_changes()
-        return [*events, Residency(step=step, tier=self.engine.residency())]
+        tier = self.engine.residency()
+        self._experts_in = experts_in(tier)
+        return [*events, Residency(step=step, tier=tier)]
 
     def _make_room(self, model: Transformer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Before a pass its KV cache takes its part of the budget, as large as the pass will leave it.

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.payloads.container import encode
-from workbench.payloads.reading import group, origin
+from workbench.payloads.reading import group, offload_terms, origin
 from workbench.trace.schema import KINDS, Trace
 
 __all__ = ["offload_timeline_payload"]
@@ -53,7 +53,7 @@ def offload_timeline_payload(trace: Trace, *, max_moments: int = 4000, max_stall
         **_stalls(events, kind, moment - shown.start, wait, max_stalls),
     }
     header = {"kinds": list(KINDS), "pieces": pieces, "tokens": count}
-    return encode("offload_timeline", {**source, **header}, arrays)
+    return encode("offload_timeline", {**source, **header, **offload_terms(trace)}, arrays)
 
 
 def _kind_index(words: NDArray[Any]) -> NDArray[np.int64]:

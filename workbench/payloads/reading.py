@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from workbench.trace.schema import Trace
 
-__all__ = ["control_events", "events_of", "group", "origin", "thin", "unit_words", "words_of_unit"]
+__all__ = [
+    "control_events",
+    "events_of",
+    "group",
+    "offload_terms",
+    "origin",
+    "thin",
+    "unit_words",
+    "words_of_unit",
+]
 
 _UNIT_WORDS = {
     "nat/token": "nats per token",
@@ -52,6 +61,17 @@ def origin(trace: Trace, name: str, *, source: str = "") -> dict[str, Any]:
         return {"statements": statements, **({"source": source} if source else {})}
     made_up = "This trace was drawn at random for labs and tests; no model was measured."
     return {"statements": [made_up, *statements], "badge": "synthetic"}
+
+
+def offload_terms(trace: Trace) -> dict[str, Any]:
+    """Under what terms experts were offloaded, as a run notes it in its traces.
+
+    Returns:
+        `room`: slots by the name of the tier; `budgets`: the bytes for that, in words; `pages_each`: pages of an
+        expert, None where a slot holds a whole one. Nothing that was not noted.
+    """
+    noted = json.loads(str(trace.attrs.get("offload", "{}")))
+    return {name: noted.get(name, empty) for name, empty in (("room", {}), ("budgets", {}), ("pages_each", None))}
 
 
 def thin(count: int, limit: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from workbench.payloads.container import encode
-from workbench.payloads.reading import group, origin, thin
+from workbench.payloads.reading import group, offload_terms, origin, thin
 from workbench.trace.schema import TIERS, Trace
 
 __all__ = ["residency_payload"]
@@ -34,4 +34,5 @@ def residency_payload(trace: Trace, *, max_cells: int = 2_000_000) -> bytes:
         "sample": kept.astype(np.int32),
         "layer": dataset["layer"].values.astype(np.int32),
     }
-    return encode("residency", {**source, "tiers": list(TIERS)}, arrays)
+    header = {"tiers": list(TIERS), **offload_terms(trace)}
+    return encode("residency", {**source, **header}, arrays)

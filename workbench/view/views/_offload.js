@@ -6,9 +6,9 @@ import { visible } from "./_tokens.js";
 /**
  * @typedef {{
  *   steps: Int32Array, tokens: Int32Array, index: Int32Array, pieces: string[], kinds: string[], counts: Int32Array, stall: Float64Array, bytes: Float64Array,
- *   totals: Float64Array, sums: Float64Array, all: number,
+ *   totals: Float64Array, sums: Float64Array, all: number, pagesEach: number | null,
  *   stalls: { moment: Int32Array, layer: Int32Array, expert: Int32Array, kind: Int32Array, seconds: Float64Array },
- * }} OffloadData one row per token; counts: by kind; stall [s]; all: tokens recorded
+ * }} OffloadData one row per token; counts: by kind; stall [s]; all: tokens recorded; pagesEach: see slots()
  */
 
 /** Requests, from the best to the worst; evictions are named beside the picture. @type {{ kind: string, word: string, hue: number, isStriped?: boolean }[]} */
@@ -28,7 +28,7 @@ export function read({ header, arrays }) {
   const part = (/** @type {string} */ name) => arrays[`stalls.${name}`].data;
   return {
     steps: arrays.step.data, tokens: arrays.token.data, index: arrays.index.data, pieces: header.pieces, kinds: header.kinds, counts: arrays.counts.data,
-    stall: arrays.stall.data, bytes: arrays.bytes.data, totals: arrays.totals.data, sums: arrays.sums.data, all: header.tokens,
+    stall: arrays.stall.data, bytes: arrays.bytes.data, totals: arrays.totals.data, sums: arrays.sums.data, all: header.tokens, pagesEach: header.pages_each,
     stalls: { moment: part("moment"), layer: part("layer"), expert: part("expert"), kind: part("kind"), seconds: part("seconds") },
   };
 }
@@ -58,12 +58,25 @@ function size(bytes) {
   return `${value < 10 && unit > 0 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]}`;
 }
 
+/** @param {number} count @param {number | null} pagesEach pages that an expert has, null where a slot holds a whole one @returns {string} what fits into so many slots */
+export function slots(count, pagesEach) {
+  return plural(count, pagesEach === null ? "expert" : "page");
+}
+
+/** @param {number} pagesEach @returns {string} */
+export function pagesWords(pagesEach) {
+  return `an expert is ${Number.isInteger(pagesEach) ? plural(pagesEach, "page") : `${pagesEach.toFixed(2)} pages on average`}`;
+}
+
 /** @param {OffloadData} data @returns {string} */
 export function sentence(data) {
   const requests = SHOWN.reduce((sum, { kind }) => sum + total(data, kind), 0);
   const ready = total(data, "hit") + total(data, "prefetch");
   const [stalled, moved] = data.sums;
-  return `Over ${plural(data.all, "token")}, ${percent(ready / requests)} of ${plural(requests, "request")} found their expert at hand. ` +
+  const computed = total(data, "host_compute");
+  const there = computed > 0 ? `, ${percent(computed / requests)} were computed on the host, where theirs lay` : "";
+  const pages = data.pagesEach === null ? "" : ` Requests are for pages: ${pagesWords(data.pagesEach)}.`;
+  return `Over ${plural(data.all, "token")}, ${percent(ready / requests)} of ${plural(requests, "request")} found their ${data.pagesEach === null ? "expert" : "page"} at hand${there}.${pages} ` +
     `The computation waited ${wait(stalled)} in all, ${wait(stalled / data.all)} per token; ${size(moved)} were moved.`;
 }
 

@@ -79,7 +79,7 @@ const ACTIONS = {
   rewind: () => "Rewind to the checkpoint",
   undo: () => "Undo",
   annotate: ({ text = "" }) => `Note: ${text}`,
-  set_cache_size: ({ experts }) => `Cache of ${plural(experts, "expert")}`,
+  set_cache_size: ({ slots }) => `Cache of ${plural(slots, "slot")}`,
   set_policy: ({ name }) => `Cache policy ${name}`,
   set_prefetcher: ({ name }) => `Prefetcher ${name}`,
   reset: () => "Reset",

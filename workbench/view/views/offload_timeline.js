@@ -126,7 +126,7 @@ function show(ui, data, frame, canvas) {
     h("li", {}, `evicted: ${grouped(total(data, "evict"))}`),
   );
   const perColumn = Math.ceil(data.steps.length / MOST_COLUMNS);
-  ui.note.textContent = `[experts asked for: from hits below to misses on top] and, beneath, the time it waited [ms]${perColumn > 1 ? `; a column is ${perColumn} tokens: their mean, and the longest wait` : ""}`;
+  ui.note.textContent = `[${data.pagesEach === null ? "experts" : "pages of experts"} asked for: from hits below to misses on top] and, beneath, the time it waited [ms]${perColumn > 1 ? `; a column is ${perColumn} tokens: their mean, and the longest wait` : ""}`;
   const { stalls, kinds } = data;
   const count = Math.min(LISTED, stalls.seconds.length);
   ui.none.hidden = count > 0;

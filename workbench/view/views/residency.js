@@ -5,12 +5,13 @@ import { button, h, sliderField } from "./_dom.js";
 import { defineView } from "./_frame.js";
 import { createMatrix } from "./_matrix.js";
 import { grouped, listed, nearest, percent, plural } from "./_number.js";
+import { pagesWords, slots } from "./_offload.js";
 import { createPlayer } from "./_player.js";
 import { hues } from "./_palette.js";
 
 /**
  * @typedef {import("./_frame.js").Frame} Frame
- * @typedef {{ tier: Int8Array, near: number, steps: Int32Array, layers: number[], experts: number, names: string[] }} TierData tier: by sample, layer and expert; -1 unknown
+ * @typedef {{ tier: Int8Array, near: number, steps: Int32Array, layers: number[], experts: number, names: string[], room: Record<string, number>, budgets: Record<string, string>, pagesEach: number | null }} TierData tier: by sample, layer and expert; -1 unknown; room: slots of a tier, where it was noted
  * @typedef {{ data: TierData | null, index: number }} State
  */
 
@@ -33,8 +34,9 @@ function colourOf(tier, isDark) {
 /** @param {import("./_payload.js").Payload} payload @returns {TierData} */
 function read({ header, arrays }) {
   // Without a device the host's memory is the nearest place.
-  const near = arrays.tier.data.includes(0) ? 0 : 1;
-  return { tier: arrays.tier.data, near, steps: arrays.step.data, layers: Array.from(arrays.layer.data), experts: arrays.tier.shape[2], names: header.tiers };
+  const near = arrays.tier.data.includes(0) || "device" in header.room ? 0 : 1;
+  const { tiers: names, room, budgets, pages_each: pagesEach } = header;
+  return { tier: arrays.tier.data, near, steps: arrays.step.data, layers: Array.from(arrays.layer.data), experts: arrays.tier.shape[2], names, room, budgets, pagesEach };
 }
 
 /** @param {TierData} data @param {number} index @param {number} layer @param {number} expert @returns {number} */
@@ -157,12 +159,16 @@ function show(ui, data, index, { matrix, frame }) {
   ui.scrub.field.hidden = ui.play.hidden = ui.time.hidden = last === 0;
   frame.lead(sentence(data, index));
   const held = counts(data, index);
-  const keys = data.names.map((name, i) => {
+  // A tier that this machine does not have is not named; which it has is known where budgets were noted.
+  const isKnown = Object.keys(data.room).length > 0;
+  const keys = data.names.flatMap((name, i) => {
+    if (isKnown && !(name in data.room) && name !== "disk" && held[i] === 0) return [];
     const sample = h("span", { class: "moe-tier", "aria-hidden": "true" }, TIERS[name]?.sign ?? "");
     sample.style.setProperty("--tier", colourOf(name, frame.isDark()));
     sample.style.color = inkFor(colourOf(name, frame.isDark()));
-    return h("li", {}, sample, `${TIERS[name]?.word ?? name}: ${held[i]}`);
+    return [h("li", {}, sample, `${TIERS[name]?.word ?? name}: ${held[i]}${roomWords(data, name)}`)];
   });
+  if (data.pagesEach !== null) keys.push(h("li", {}, `${pagesWords(data.pagesEach)}, and shown where the slowest of them lies`));
   ui.keys.replaceChildren(...keys, h("li", {}, "▸ it came since the sample before"));
   const experts = Array.from({ length: data.experts }, (_, i) => String(i));
   matrix.show({
@@ -171,6 +177,11 @@ function show(ui, data, index, { matrix, frame }) {
     words: (layer, expert) => cellWords(data, index, layer, expert),
     label: sentence(data, index),
   });
+}
+
+/** @param {TierData} data @param {string} tier @returns {string} */
+function roomWords({ room, budgets, pagesEach }, tier) {
+  return tier in room ? ` (room for ${slots(room[tier], pagesEach)}, budget ${budgets[tier]})` : "";
 }
 
 /** @param {string} fill @returns {string} */
@@ -183,7 +194,7 @@ function cellOf(data, index, layer, expert, isDark) {
   const tier = tierAt(data, index, layer, expert);
   const name = data.names[tier];
   if (name === undefined) return { fill: null, text: "?", isOpen: true, isSign: true };
-  const isNew = index > 0 && tier === 0 && tierAt(data, index - 1, layer, expert) !== 0;
+  const isNew = index > 0 && tier === data.near && tierAt(data, index - 1, layer, expert) !== data.near;
   return { fill: colourOf(name, isDark), text: `${isNew ? "▸" : ""}${TIERS[name]?.sign ?? ""}`, isSign: true };
 }
 
