@@ -1,7 +1,7 @@
 """`workbench generate --budget`, `workbench replay`, `workbench cacheability`."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
