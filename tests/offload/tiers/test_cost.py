@@ -36,8 +36,8 @@ def test_the_speed_is_that_of_the_reads(make_store, disk, threads):
     pool = SlotPool(store.shape, 4, torch.device("cpu"))
     cost = measure_link(store, pool, threads=threads, rounds=3)
     stride = store.shape.stride
-    # a read takes 20 ms or somewhat more, and so many go on at once.
-    assert 0.2 * threads * stride / 0.02 < cost.bytes_per_second <= threads * stride / 0.02
+    # a read takes 20 ms or somewhat more, and so many go on at once: who waits reads, too.
+    assert 0.2 * threads * stride / 0.02 < cost.bytes_per_second <= (threads + 1) * stride / 0.02
     assert cost.block_bytes == stride and cost.spread >= 1
     assert len(disk.reads) == 4 * 4
     assert f"3 rounds of 4 random experts from {store.folder.name}" in cost.source

@@ -135,11 +135,32 @@ def test_one_bad_read_is_tried_again(make_link, disk, fault, is_demand):
 )
 def test_a_fault_that_stays_is_an_error_for_who_waits(make_link, disk, fault, error, message):
     link = make_link()
-    disk.faults = [fault] * 2
+    # two tries for each; who is told of hears of the first.
+    disk.faults = [fault] * 4
     link.fetch([4, 5], [1, 2], is_demand=True)
     with pytest.raises(error, match=message):
         link.wait([4, 5])
     link.fetch([4], [1], is_demand=True)
+    link.wait([4])
+    assert holds(link, 1) == [4, -4]
+
+
+def test_who_waits_reads_what_no_thread_has_begun(make_link, monkeypatch):
+    link, may_go_on, begun = make_link(threads=1), threading.Event(), []
+
+    def read(page, into, start=0, *, real=link.store.read):
+        begun.append(page)
+        if page == 4:
+            assert may_go_on.wait(20)
+        real(page, into, start)
+
+    monkeypatch.setattr(link.store, "read", read)
+    link.fetch([4], [1], is_demand=True)
+    until(lambda: begun == [4])
+    link.fetch([5], [2], is_demand=True)
+    link.wait([5])
+    assert holds(link, 2) == [5, -5] and not link.is_here(4)
+    may_go_on.set()
     link.wait([4])
     assert holds(link, 1) == [4, -4]
 

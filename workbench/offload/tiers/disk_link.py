@@ -34,13 +34,14 @@ class _Job:
 class DiskLink(Link):
     """Reads blocks of a store into slots, on threads of its own.
 
-    A demanded expert is read whole. A guessed one is read in chunks, and only while nothing is demanded: a
+    A demanded expert is read whole, by the thread that waits for it if no other has begun: to wake one takes time,
+    and who waits has nothing else to do. A guessed one is read in chunks, and only while nothing is demanded: a
     demand waits for one chunk at most, or for one block where blocks come through a buffer that others need
     too. What was read is checked before anybody may use it; a block that comes out wrong is read once more
     before it is an error.
 
     Args:
-        threads: that read at the same time.
+        threads: that read at the same time, beside the one that waits.
         before_fill: called by a reading thread with a slot that it is about to write to; it may wait there.
     """
 
@@ -135,6 +136,14 @@ class DiskLink(Link):
                 while not job.is_done:
                     if not job.is_running:
                         self._check_open()
+                        if self._reads_in_place:
+                            job.is_running = True
+                            self._changed.release()
+                            try:
+                                self._do(job, None)
+                            finally:
+                                self._changed.acquire()
+                            continue
                     self._changed.wait()
                 now = time.perf_counter()
                 stalls[job.page], last = now - last, now
@@ -181,11 +190,18 @@ class DiskLink(Link):
     def _work(self, memory: HostMemory | None) -> None:
         buffer = None if memory is None else memory.view()
         while (job := self._take()) is not None:
-            try:
-                is_done = self._read(job, buffer)
-            except (OSError, ValueError, RuntimeError) as error:
-                # of the third kind are the faults of a GPU.
-                job.error, is_done = error, True
+            self._do(job, buffer)
+
+    def _do(self, job: _Job, buffer: memoryview | None) -> None:
+        """Read on for a job that this thread has taken, and say how it ended."""
+        is_done = False
+        try:
+            is_done = self._read(job, buffer)
+        except (OSError, ValueError, RuntimeError) as error:
+            # of the third kind are the faults of a GPU.
+            job.error, is_done = error, True
+        finally:
+            # an interrupt may end the read of a thread that waits.
             with self._changed:
                 job.is_running = False
                 if is_done:
