@@ -55,8 +55,9 @@ def _is_transposed(weight: Tensor) -> bool:
 
 
 def _engine_for(rows: Tensor, weight: Tensor) -> ModuleType:
-    # the other engines want rows of matrices in a piece, and a copy of all experts costs more than they gain.
-    return pytorch if _is_transposed(weight) else engine_of(backend_of(rows.device, rows.dtype))
+    backend = backend_of(rows.device, rows.dtype)
+    # Triton's kernels want rows of matrices in a piece, and a copy of all experts costs more than they gain.
+    return pytorch if backend.name == "triton" and _is_transposed(weight) else engine_of(backend)
 
 
 def _check(rows: Tensor, weight: Tensor, offsets: Tensor) -> None:

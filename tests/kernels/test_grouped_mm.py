@@ -38,12 +38,15 @@ def test_gradients_are_those_of_finite_differences(offsets):
         assert torch.autograd.gradcheck(lambda r, w: grouped_mm(r, w, offsets), (rows, weight))
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_it_is_as_accurate_as_its_dtype_allows(engine, dtype, distance, accuracy):
+def test_it_is_as_accurate_as_its_dtype_allows(engine, dtype, is_turned, distance, accuracy):
     generator = torch.Generator().manual_seed(0)
     offsets = offsets_of(torch.tensor([40, 0, 1, 70]))
     rows, weight = (torch.randn(shape, generator=generator) for shape in ((115, 33), (4, 29, 33)))
-    leaves = rows.to(dtype).requires_grad_(), (weight / 33**0.5).to(dtype).requires_grad_()
+    weight = (weight / 33**0.5).to(dtype)
+    weight = weight.mT.contiguous().mT if is_turned else weight
+    leaves = rows.to(dtype).requires_grad_(), weight.requires_grad_()
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
     ours, reference = grouped_mm(*leaves, offsets), grouped_mm_ref(*exact, offsets)
     upstream = torch.randn(ours.shape, generator=generator).to(dtype)
@@ -51,6 +54,7 @@ def test_it_is_as_accurate_as_its_dtype_allows(engine, dtype, distance, accuracy
     assert distance(ours, reference) < of_out
     grads = torch.autograd.grad(ours, leaves, upstream), torch.autograd.grad(reference, exact, upstream.double())
     assert max(distance(a, b) for a, b in zip(*grads, strict=True)) < of_gradients
+    assert grads[0][1].stride() == weight.stride()
 
 
 def test_it_compiles_as_one_graph(fullgraph):

@@ -101,7 +101,7 @@ def backward(
 
 
 def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    """Every group of rows times its own matrix; rows past the last group are zero."""
+    """Every group of rows times its own matrix, which may be the transpose of contiguous ones; other rows are zero."""
     out = recycled((rows.shape[0], weight.shape[1]), rows.dtype, _CPU)
     call = _grouped(rows, weight, offsets)
     out[call.rows_in_use :] = 0
@@ -113,16 +113,18 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
 def grouped_mm_backward(
     grad: Tensor, rows: Tensor, weight: Tensor, offsets: Tensor, needs: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the rows and of the matrices."""
+    """Gradients of the rows and of the matrices, which lie as the matrices do."""
     call = _grouped(rows, weight, offsets)
     drows = recycled(rows.shape, rows.dtype, _CPU) if needs[0] else None
-    dweight = recycled(weight.shape, weight.dtype, _CPU) if needs[1] else None
+    is_turned = bool(call.is_turned)
+    dweight = recycled((weight.mT if is_turned else weight).shape, weight.dtype, _CPU) if needs[1] else None
     call.grad = grad.data_ptr()
     if drows is not None:
         drows[call.rows_in_use :] = 0
         call.drows = drows.data_ptr()
     if dweight is not None:
         call.dweight = dweight.data_ptr()
+        dweight = dweight.mT if is_turned else dweight
     _run("workbench_grouped", call, 1)
     return drows, dweight
 
@@ -217,6 +219,7 @@ def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> GroupedCall:
         weight.shape[0],
         _DTYPES[rows.dtype],
         torch.get_num_threads(),
+        not weight.is_contiguous(),
         rows.data_ptr(),
         weight.data_ptr(),
         offsets.data_ptr(),

@@ -56,7 +56,7 @@ class GroupedCall(Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("rows_in_use", "inputs", "outputs", "experts")),
-        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_int32) for name in ("dtype", "threads", "is_turned")),
         *((name, c_void_p) for name in ("rows", "weight", "offsets", "out", "grad", "drows", "dweight")),
     )
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from workbench_kernels.cpu import engine, library
 from workbench_kernels.plan import RoutingPlan
-from workbench_kernels.reference import moe_mlp_ref
+from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref
 
 # Relative Frobenius distance to float64: outputs, gradients.
 LIMITS = {torch.float32: (1e-6, 2e-6), torch.bfloat16: (3.5e-3, 6e-3), torch.float16: (7.5e-4, 1.5e-3)}
@@ -123,6 +123,23 @@ def test_an_expert_without_rows_gets_a_gradient_of_zero():
     _, found = both(tensors, torch.tensor([1, 3]).expand(300, 2).contiguous(), grad, "silu")
     assert found[2][0].eq(0).all()
     assert found[3][2].eq(0).all()
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize("dtype", LIMITS, ids=lambda dtype: str(dtype)[6:])
+def test_grouped_products_and_their_gradients_are_those_of_the_reference(tier, dtype, is_turned):
+    generator = torch.Generator().manual_seed(2)
+    inputs, outputs, offsets = 300, 65, torch.tensor([0, 70, 70, 71, 110], dtype=torch.int32)
+    rows, grad = (torch.randn(110, n, generator=generator).to(dtype) for n in (inputs, outputs))
+    weight = (torch.randn(4, outputs, inputs, generator=generator) / inputs**0.5).to(dtype)
+    weight = weight.mT.contiguous().mT if is_turned else weight
+    out = engine.grouped_mm(rows, weight, offsets)
+    assert distance(out, grouped_mm_ref(rows.double(), weight.double(), offsets)) <= LIMITS[dtype][0]
+    truth = grouped_mm_backward_ref(grad.double(), rows.double(), weight.double(), offsets)[:2]
+    for got, exact_one in zip(
+        engine.grouped_mm_backward(grad, rows, weight, offsets, (True, True)), truth, strict=True
+    ):
+        assert distance(got, exact_one) <= LIMITS[dtype][1]
 
 
 def test_one_long_sum_stays_within_float32(tier):

@@ -207,12 +207,14 @@ def test_infinite_weights_of_one_expert_reach_no_other(unit):
     assert torch.equal(broken[3][1:], clean[3][1:])
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs", "sizes"), [(40, 24, (100, 0, 50)), (33, 65, (1, 63)), (96, 64, (64,))])
-def test_grouped_products_and_their_gradients_are_the_reference_s(unit, inputs, outputs, sizes):
+def test_grouped_products_and_their_gradients_are_the_reference_s(unit, inputs, outputs, sizes, is_turned):
     generator = torch.Generator().manual_seed(2)
     offsets = torch.tensor([0, *torch.tensor(sizes).cumsum(0)], dtype=torch.int32)
     rows, grad = (torch.randn(sum(sizes), n, generator=generator).bfloat16() for n in (inputs, outputs))
     weight = (torch.randn(len(sizes), outputs, inputs, generator=generator) / inputs**0.5).bfloat16()
+    weight = weight.mT.contiguous().mT if is_turned else weight
     found = engine.grouped_mm(rows, weight, offsets)
     assert distance(found, grouped_mm_ref(rows.double(), weight.double(), offsets)) <= OUT
     truth = grouped_mm_backward_ref(grad.double(), rows.double(), weight.double(), offsets)[:2]

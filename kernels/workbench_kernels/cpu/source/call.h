@@ -34,6 +34,7 @@ struct MoECall {
 struct GroupedCall {
     int64_t rows_in_use, inputs, outputs, experts;
     int32_t dtype, threads;
+    int32_t is_turned;  // weight and dweight lie as [expert][input][output], else as [expert][output][input]
     const void* rows;
     const void* weight;
     const int32_t* offsets;

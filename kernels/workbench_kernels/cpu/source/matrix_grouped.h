@@ -21,15 +21,14 @@ public:
             const Block& b = blocks_.all[i];
             const Scratch& s = scratch[worker];
             pack(b, static_cast<const BFloat16*>(c.rows), I, s.panels);
-            multiply_block(b, RowWeights<32>{matrix(b.expert), I, 16}, 0, O, s.panels, s.weights, s.sums,
-                           Rows{b, static_cast<BFloat16*>(c.out), O});
+            multiply_rows(b, !c.is_turned, I, O, s, static_cast<BFloat16*>(c.out));
         });
         return true;
     }
 
     bool backward() {
         std::vector<Scratch> scratch(c.threads);
-        const int64_t strips = steps_of(O);
+        const int64_t strips = steps_of(left_features());
         int64_t most = 0;
         for (int64_t e = 0; e < c.experts; e++) most = std::max(most, blocks_.panels(e));
         const bool is_ready = workbench::arena().lay_out([&](auto take) {
@@ -40,7 +39,7 @@ public:
         workbench::for_items(c.threads, int64_t(blocks_.all.size()),
                              [&](int worker, int64_t i) { block_gradient(blocks_.all[i], scratch[worker]); });
         if (c.dweight == nullptr) return true;
-        const int64_t sweeps = (I + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS;
+        const int64_t sweeps = ((c.is_turned ? O : I) + GRADIENT_COLUMNS - 1) / GRADIENT_COLUMNS;
         workbench::for_items(c.threads, c.experts * sweeps, [&](int worker, int64_t i) {
             weight_gradient(i / sweeps, i % sweeps * GRADIENT_COLUMNS, scratch[worker].wide);
         });
@@ -63,6 +62,17 @@ private:
     };
 
     const BFloat16* matrix(int64_t e) const { return static_cast<const BFloat16*>(c.weight) + e * O * I; }
+    // Rows of a weight gradient.
+    int64_t left_features() const { return c.is_turned ? I : O; }
+
+    // From `inputs` to `outputs` features of the rows of a block, whose panels lie in the scratch.
+    void multiply_rows(const Block& b, bool are_rows, int64_t inputs, int64_t outputs, const Scratch& s,
+                       BFloat16* to) const {
+        const Rows rows{b, to, outputs};
+        const BFloat16* own = matrix(b.expert);
+        if (are_rows) multiply_block(b, RowWeights<32>{own, inputs, 16}, 0, outputs, s.panels, s.weights, s.sums, rows);
+        else multiply_block(b, ColumnWeights{own, outputs, inputs, 1}, 0, outputs, s.panels, s.weights, s.sums, rows);
+    }
 
     template <class Take>
     void lay_out(Take take, std::vector<Scratch>& scratch, int64_t wide) const {
@@ -83,33 +93,36 @@ private:
         }
     }
 
-    // Gradients of the rows of a block, and their gradients as operand A, in strips, for the weights.
+    // Gradients of the rows of a block, and the left side of the weights' gradient as operand A, in strips.
     void block_gradient(const Block& b, const Scratch& s) {
         const Unit unit;
-        const int64_t strips = steps_of(O), first = blocks_.first_panel[b.expert], panels = blocks_.panels(b.expert);
-        pack(b, static_cast<const BFloat16*>(c.grad), O, s.panels);
+        const int64_t strips = steps_of(left_features()), first = blocks_.first_panel[b.expert];
+        const int64_t panels = blocks_.panels(b.expert);
+        const BFloat16 *rows = static_cast<const BFloat16*>(c.rows), *grad = static_cast<const BFloat16*>(c.grad);
+        pack(b, c.is_turned ? rows : grad, left_features(), s.panels);
         for (int p = 0; p < b.panels(); p++)
             for (int64_t strip = 0; strip < strips; strip++)
                 piece_to_features(s.panels + (p * strips + strip) * PIECE,
                                   left_ + (first * strips + strip * panels + b.panel - first + p) * PIECE);
-        if (c.drows != nullptr)
-            multiply_block(b, ColumnWeights{matrix(b.expert), I, O, 1}, 0, I, s.panels, s.weights, s.sums,
-                           Rows{b, static_cast<BFloat16*>(c.drows), I});
+        if (c.drows == nullptr) return;
+        if (c.is_turned) pack(b, grad, O, s.panels);
+        multiply_rows(b, c.is_turned, O, I, s, static_cast<BFloat16*>(c.drows));
     }
 
     void weight_gradient(int64_t e, int64_t n0, float* wide) {
         const Unit unit;
-        const int64_t strips = steps_of(O), panels = blocks_.panels(e);
-        const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, I - n0));
+        const int64_t features = left_features(), width = c.is_turned ? O : I;
+        const int64_t strips = steps_of(features), panels = blocks_.panels(e);
+        const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, width - n0));
         const auto row_of = [&](int64_t feature) -> BFloat16* {
-            return feature < O ? static_cast<BFloat16*>(c.dweight) + (e * O + feature) * I + n0 : nullptr;
+            return feature < features ? static_cast<BFloat16*>(c.dweight) + (e * features + feature) * width + n0 : nullptr;
         };
         if (panels == 0) return clear_columns(strips, columns, false, row_of);
         const auto right = [&](int group, int64_t p, BFloat16* to) {
             const int64_t row = c.offsets[e] + p * PANEL, n = n0 + group * PANEL;
-            const BFloat16* from = static_cast<const BFloat16*>(c.rows) + row * I + n;
-            rows_to_pairs([&](int t) { return from + t * I; }, int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row)),
-                          int(std::min<int64_t>(PANEL, I - n)), to);
+            const BFloat16* from = static_cast<const BFloat16*>(c.is_turned ? c.grad : c.rows) + row * width + n;
+            rows_to_pairs([&](int t) { return from + t * width; }, int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row)),
+                          int(std::min<int64_t>(PANEL, width - n)), to);
         };
         const bool streams = c.experts * O * I * int64_t(sizeof(BFloat16)) > PAST_CACHE_BYTES;
         gradient_columns(left_ + blocks_.first_panel[e] * strips * PIECE, strips, panels, right, columns, wide,
