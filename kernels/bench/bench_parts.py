@@ -1,11 +1,12 @@
 """The smaller kernels beside what PyTorch offers for the same, in turns; with backward where there is one.
 
-The last column is how far apart the two results are, gradients included: the kernels are held against float64 in
-the tests.
+The last columns are how far both results are from PyTorch's in float64 on the same numbers, gradients included.
 """
 
+import os
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,19 @@ from workbench_kernels import (
 ROUNDS = 15
 
 
-def leaf(*shape, std=1.0):
-    return (torch.randn(shape) * std).requires_grad_()
+class Kind(NamedTuple):
+    """Numbers are rounded to one dtype and computed with in another: float64 sees what the others see."""
+
+    rounded: torch.dtype
+    dtype: torch.dtype
+
+
+def leaf(kind, *shape, std=1.0):
+    return normal(kind, *shape, std=std).requires_grad_()
+
+
+def normal(kind, *shape, std=1.0):
+    return (torch.randn(shape) * std).to(kind.rounded).to(kind.dtype)
 
 
 def learn(function, *leaves):
@@ -74,6 +86,13 @@ def sorted_plan(expert):
     return order // expert.shape[1], row_of.view_as(expert), F.pad(counts.cumsum(0), (1, 0))
 
 
+def plain_grouped(rows, weight, offsets):
+    if rows.dtype != torch.float64:
+        return F.grouped_mm(rows, weight.transpose(1, 2), offs=offsets[1:])
+    parts = rows.split(offsets.diff().tolist())
+    return torch.cat([part @ matrix.t() for part, matrix in zip(parts, weight, strict=True)])
+
+
 def plain_gate(logits):
     return logits.softmax(-1).topk(8)[0]
 
@@ -96,23 +115,25 @@ def turn(heads, cosine, sine):
 
 
 @torch.no_grad()
-def attention_pair():
-    matrix = [torch.randn(rows, 256) * 0.05 for rows in (256, 128, 128, 256)]
-    weights = AttentionWeights(torch.ones(256), *matrix)
-    ready = TokenAttention(weights, channels=64, epsilon=1e-6)
-    stream, angle = torch.randn(1, 256), torch.randn(1, 32).repeat(1, 2)
-    cosine, sine = angle.cos(), angle.sin()
-    keys, values = torch.randn(2, 1, 256, 2, 64).unbind(0)
-
-    @torch.no_grad()
-    def ours():
-        return ready(stream, keys, values, cosine=cosine, sine=sine, length=200)[0]
+def attention_pair(kind):
+    matrix = [normal(kind, rows, 256, std=0.05) for rows in (256, 128, 128, 256)]
+    weights = AttentionWeights(torch.ones(256, dtype=kind.dtype), *matrix)
+    stream, angle = normal(kind, 1, 256), torch.randn(1, 32).repeat(1, 2)
+    cosine, sine = angle.cos().to(kind.dtype), angle.sin().to(kind.dtype)
+    keys, values = normal(kind, 2, 1, 256, 2, 64).unbind(0)
 
     @torch.no_grad()
     def theirs():
         return plain_attention(weights, stream, keys, values, cosine, sine, 200)
 
-    torch.testing.assert_close(ours(), theirs())
+    if kind.dtype == torch.float64:
+        return theirs, theirs
+    ready = TokenAttention(weights, channels=64, epsilon=1e-6)
+
+    @torch.no_grad()
+    def ours():
+        return ready(stream, keys, values, cosine=cosine, sine=sine, length=200)[0]
+
     return ours, theirs
 
 
@@ -123,23 +144,18 @@ def plain_choice(x, gate):
 
 
 @torch.no_grad()
-def step_pair():
+def step_pair(kind):
     def block():
-        matrix = [torch.randn(rows, 256) * 0.05 for rows in (256, 128, 128, 256)]
-        stacks = torch.randn(16, 1024, 256) * 0.05, torch.randn(16, 256, 512) * 0.05
-        attention = AttentionWeights(torch.ones(256), *matrix)
-        return BlockWeights(attention, torch.ones(256), ChoiceGate(torch.randn(16, 256), 2), *stacks)
+        matrix = [normal(kind, rows, 256, std=0.05) for rows in (256, 128, 128, 256)]
+        stacks = normal(kind, 16, 1024, 256, std=0.05), normal(kind, 16, 256, 512, std=0.05)
+        attention, gate = AttentionWeights(gain, *matrix), ChoiceGate(normal(kind, 16, 256), 2)
+        return BlockWeights(attention, gain, gate, *stacks)
 
-    blocks, vocabulary, gain = [block() for _ in range(4)], torch.randn(4096, 256), torch.ones(256)
-    step = TokenStep(blocks, embedding=vocabulary, gain=gain, head=vocabulary, channels=64, epsilon=1e-6)
-    caches = [tuple(torch.randn(2, 1, 256, 2, 64).unbind(0)) for _ in blocks]
+    gain, vocabulary = torch.ones(256, dtype=kind.dtype), normal(kind, 4096, 256)
+    blocks = [block() for _ in range(4)]
+    caches = [tuple(normal(kind, 2, 1, 256, 2, 64).unbind(0)) for _ in blocks]
     angle = torch.randn(1, 32).repeat(1, 2)
-    turn = {"cosine": angle.cos(), "sine": angle.sin(), "length": 200}
-    started = step.start(caches)
-
-    @torch.no_grad()
-    def ours():
-        return started(9, **turn)[0][0]
+    turn = {"cosine": angle.cos().to(kind.dtype), "sine": angle.sin().to(kind.dtype), "length": 200}
 
     @torch.no_grad()
     def theirs():
@@ -151,49 +167,66 @@ def step_pair():
             stream = stream + plain_token(x, weight, block.gate_up, block.down, expert)
         return F.linear(F.rms_norm(stream, (256,), gain, 1e-6), vocabulary)
 
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
+    if kind.dtype == torch.float64:
+        return theirs, theirs
+    step = TokenStep(blocks, embedding=vocabulary, gain=gain, head=vocabulary, channels=64, epsilon=1e-6)
+    started = step.start(caches)
+
+    @torch.no_grad()
+    def ours():
+        return started(9, **turn)[0][0]
+
     return ours, theirs
 
 
-def pairs():
-    torch.manual_seed(0)
+def sorting_pairs(kind):
     expert = torch.rand(4096, 64).topk(8).indices
     yield "plan_routing, 4096 x 8 of 64", lambda: own_plan(expert), lambda: sorted_plan(expert)
-    logits = leaf(4096, 64)
+    logits = leaf(kind, 4096, 64)
     yield (
         "topk_gate, 4096 x 64, learns",
         learn(lambda: topk_gate(logits, 8)[0], logits),
         learn(lambda: plain_gate(logits), logits),
     )
-    rows, weight = leaf(8192, 256), leaf(16, 512, 256, std=0.05)
-    counts = torch.full((16,), 512)
-    ends, offsets = counts.cumsum(0).int(), offsets_of(counts)
-    yield (
-        "grouped_mm, 16 x 512 x 256 x 512, learns",
-        learn(lambda: grouped_mm(rows, weight, offsets), rows, weight),
-        learn(lambda: F.grouped_mm(rows, weight.transpose(1, 2), offs=ends), rows, weight),
-    )
-    scores, target = leaf(4096, 4096), torch.randint(0, 4096, (4096,))
+
+
+def grouped_pairs(kind, name):
+    offsets = offsets_of(torch.full((16,), 512)).int()
+    rows, weight = leaf(kind, 8192, 256), leaf(kind, 16, 512, 256, std=0.05)
+    turned = weight.detach().mT.contiguous().mT.requires_grad_()
+    for matrix, how in ((weight, "learns"), (turned, "turned, learns")):
+        yield (
+            f"grouped_mm, 16 x 512 x 256 x 512, {how}{name}",
+            learn(lambda matrix=matrix: grouped_mm(rows, matrix, offsets), rows, matrix),
+            learn(lambda matrix=matrix: plain_grouped(rows, matrix, offsets), rows, matrix),
+        )
+
+
+def row_pairs(kind):
+    scores, target = leaf(kind, 4096, 4096), torch.randint(0, 4096, (4096,))
     yield (
         "cross_entropy, 4096 x 4096, learns",
         learn(lambda: cross_entropy(scores, target), scores),
         learn(lambda: F.cross_entropy(scores, target, reduction="none"), scores),
     )
-    x, gain = leaf(4096, 256), torch.ones(256, requires_grad=True)
+    x, gain = leaf(kind, 4096, 256), torch.ones(256, dtype=kind.dtype, requires_grad=True)
     yield (
         "rms_norm, 4096 x 256, learns",
         learn(lambda: rms_norm(x, gain, 1e-6), x, gain),
         learn(lambda: F.rms_norm(x, (256,), gain, 1e-6), x, gain),
     )
-    gate_up, down = torch.randn(16, 1024, 256) * 0.05, torch.randn(16, 256, 512) * 0.05
-    one, share, chosen = torch.randn(1, 256), torch.rand(1, 2), torch.tensor([[3, 9]])
+
+
+def token_pairs(kind):
+    gate_up, down = normal(kind, 16, 1024, 256, std=0.05), normal(kind, 16, 256, 512, std=0.05)
+    one, share, chosen = normal(kind, 1, 256), torch.rand(1, 2).to(kind.dtype), torch.tensor([[3, 9]])
     yield (
         "token_mlp, 1 x 2 of 16, 256 x 512",
         lambda: token_mlp(one, share, gate_up, down, expert=chosen),
         lambda: plain_token(one, share, gate_up, down, chosen),
     )
-    yield "TokenAttention, 256 wide, 200 columns", *attention_pair()
-    head, gate = torch.randn(4096, 256), ChoiceGate(torch.randn(16, 256), 2)
+    yield "TokenAttention, 256 wide, 200 columns", *attention_pair(kind)
+    head, gate = normal(kind, 4096, 256), ChoiceGate(normal(kind, 16, 256), 2)
     yield (
         "token_linear, 1 x 256 x 4096",
         torch.no_grad()(lambda: token_linear(one, head)),
@@ -204,16 +237,33 @@ def pairs():
         torch.no_grad()(lambda: token_choice(one, gate).weight),
         torch.no_grad()(lambda: plain_choice(one, gate.weight)[0]),
     )
-    yield "TokenStep, 4 blocks of 16 experts, 256 wide", *step_pair()
+    yield "TokenStep, 4 blocks of 16 experts, 256 wide", *step_pair(kind)
+
+
+def pairs(wide):
+    """Name, ours and theirs: as they are measured, or in float64 on the same numbers."""
+
+    def kind(dtype):
+        return Kind(dtype, torch.float64 if wide else dtype)
+
+    torch.manual_seed(0)
+    yield from sorting_pairs(kind(torch.float32))
+    yield from grouped_pairs(kind(torch.float32), "")
+    yield from grouped_pairs(kind(torch.bfloat16), ", bfloat16")
+    yield from row_pairs(kind(torch.float32))
+    yield from token_pairs(kind(torch.float32))
 
 
 def bench_parts_against_pytorch():
     print(
-        f"\ncpu, {torch.get_num_threads()} threads, float32, torch {torch.__version__}, {ROUNDS} rounds in turn; "
-        f"{backend_of('cpu').reason}"
+        f"\ncpu, {torch.get_num_threads()} threads, float32 where no other is named, torch {torch.__version__}, "
+        f"{ROUNDS} rounds in turn, load {os.getloadavg()[0]:.1f} at the start; {backend_of('cpu').reason}"
     )
-    print(f"{'':44}{'ours ms':>9}{'PyTorch':>9}{'ratio of least':>16}{'of medians':>12}{'distance':>11}")
-    for name, ours, theirs in pairs():
+    heading = f"{'ours ms':>9}{'PyTorch':>9}{'ratio of least':>16}{'of medians':>12}{'error':>9}{'PyTorch':>9}"
+    print(f"{'':56}{heading}")
+    # whole lists: both kinds draw their numbers from the same beginning.
+    measured, exact_ones = list(pairs(wide=False)), list(pairs(wide=True))
+    for (name, ours, theirs), (_, _, truth) in zip(measured, exact_ones, strict=True):
         taken = ([], [])
         for round_ in range(ROUNDS + 2):
             for place, run in zip(taken, (ours, theirs), strict=True):
@@ -221,9 +271,10 @@ def bench_parts_against_pytorch():
                 run()
                 if round_ > 1:
                     place.append(time.perf_counter() - began)
-        apart = distance(ours(), theirs())
+        exact = truth()
+        errors = distance(ours(), exact), distance(theirs(), exact)
         least, medians = [min(t) for t in taken], [statistics.median(t) for t in taken]
         print(
-            f"{name:44}{least[0] * 1e3:9.3f}{least[1] * 1e3:9.3f}{least[1] / least[0]:16.2f}"
-            f"{medians[1] / medians[0]:12.2f}{apart:11.1e}"
+            f"{name:56}{least[0] * 1e3:9.3f}{least[1] * 1e3:9.3f}{least[1] / least[0]:16.2f}"
+            f"{medians[1] / medians[0]:12.2f}{errors[0]:9.1e}{errors[1]:9.1e}"
         )
