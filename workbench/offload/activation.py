@@ -34,13 +34,16 @@ class MatrixCollection:
         self._share = np.zeros((capacity, num_layers, num_experts))
         self._likeness = np.zeros(capacity)
         self._count = 0
+        # the part of each that is filled.
+        self._known = self._likeness[:0]
+        self._units = [unit[:0] for unit in self._unit]
 
     def __len__(self) -> int:
         return self._count
 
     def begin_pass(self) -> None:
         """Nothing is known of the running pass."""
-        self._likeness[:] = 0.0
+        self._known.fill(0.0)
 
     def observe(self, layer: int, row: NDArray[np.float64]) -> None:
         """A layer of the running pass has sent so many tokens to each expert."""
@@ -48,11 +51,12 @@ class MatrixCollection:
             return
         if self._by_row:
             row = row / (sqrt(row.dot(row)) or 1.0)
-        self._likeness[: self._count] += self._unit[layer, : self._count].dot(row)
+        known = self._known
+        known += self._units[layer].dot(row)
 
     def nearest(self) -> int | None:
         """The slot of the matrix that the running pass is most like, None if there is none."""
-        return int(self._likeness[: self._count].argmax()) if self._count else None
+        return int(self._known.argmax()) if self._count else None
 
     def shares(self, slot: int) -> NDArray[np.float64]:
         """What part of a layer's tokens each expert got in a matrix; 0 for a layer without any."""
@@ -65,12 +69,13 @@ class MatrixCollection:
         if self._count < self.capacity:
             slot = self._count
             self._count += 1
+            self._known, self._units = self._likeness[: self._count], [unit[: self._count] for unit in self._unit]
         else:
             slot = int(np.einsum("lpe,le->p", self._unit, unit).argmax())
         self._unit[:, slot] = unit
         total = matrix.sum(1, keepdims=True)
         self._share[slot] = np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
-        self._likeness[:] = 0.0
+        self._known.fill(0.0)
         return slot
 
     def _scaled(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:

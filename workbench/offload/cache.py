@@ -1,6 +1,7 @@
 """Which experts are in the fast tier, and in which slot."""
 
 from collections.abc import Iterator, Sequence, Set
+from itertools import filterfalse
 from typing import NamedTuple, final
 
 from workbench.core.html import facts
@@ -66,13 +67,13 @@ class ExpertCache:
             pages: different ones, in ascending order.
         """
         slot_of = self.slot_of
-        hits = [page for page in pages if page in slot_of]
+        hits = list(filter(slot_of.__contains__, pages))
         if hits:
             self.policy.touch_all(hits)
         if len(hits) == len(pages):
             yield Wave(hits, [], [], [], [])
             return
-        missing = [page for page in pages if page not in slot_of]
+        missing = list(filterfalse(slot_of.__contains__, pages))
         first = self.capacity - len(hits)
         if len(missing) <= first:
             yield self._place(hits, missing, frozenset(pages))
@@ -128,13 +129,16 @@ class ExpertCache:
             self._take_back(misses, left)
             raise
         bypassed: list[int] = []
-        if len(left) < len(misses):
+        if left and len(left) == len(misses) and min(left) >= 0:
+            # a full cache: every page gets the slot of another.
+            slots = list(map(slot_of.pop, left))
+        else:
             left[:0] = [NOBODY] * (len(misses) - len(left))
-        if BYPASSED in left:
-            bypassed = [page for page, gone in zip(misses, left, strict=True) if gone == BYPASSED]
-            misses = [page for page, gone in zip(misses, left, strict=True) if gone != BYPASSED]
-            left = [gone for gone in left if gone != BYPASSED]
-        slots = [slot_of.pop(gone) if gone >= 0 else free.pop() for gone in left]
+            if BYPASSED in left:
+                bypassed = [page for page, gone in zip(misses, left, strict=True) if gone == BYPASSED]
+                misses = [page for page, gone in zip(misses, left, strict=True) if gone != BYPASSED]
+                left = [gone for gone in left if gone != BYPASSED]
+            slots = [slot_of.pop(gone) if gone >= 0 else free.pop() for gone in left]
         slot_of.update(zip(misses, slots, strict=True))
         return Wave(hits, misses, left, bypassed, slots)
 

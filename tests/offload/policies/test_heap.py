@@ -78,3 +78,14 @@ def test_a_page_that_comes_back_has_one_key():
     keys[0] = 3.0
     heap.add(0)
     assert heap.take(3, frozenset()) == [1, 0]
+
+
+def test_a_key_that_only_grew_takes_no_room():
+    keys = [0.0, 0.0]
+    heap = LazyHeap(lambda page: (keys[page], page))
+    heap.add_all([0, 1])
+    for step in range(1, 50):
+        keys[0] = step
+        heap.add_all([0, 1])
+    assert len(heap._heap) == 2
+    assert heap.take(2, frozenset()) == [1, 0]

@@ -50,3 +50,43 @@ def test_a_phase_begins_with_the_pinned_pages_marked():
     marks.draw(frozenset({0}))
     # 0 belongs to the set that began the phase: without its pin it still is the last to leave.
     assert {marks.draw(frozenset()) for _ in range(30)} == {1, 2}
+
+
+def test_many_are_taken_as_if_drawn_one_after_the_other():
+    whole, single = RandomPool(), RandomPool()
+    whole.add_all(range(40))
+    for page in range(40):
+        single.add(page)
+    whole.remove_all([3, 99, 7, 39])
+    for page in (3, 7, 39):
+        single.remove(page)
+    pinned, one, other = frozenset({0, 1, 2, 11}), Random(4), Random(4)
+    taken = whole.take(30, one, pinned)
+    for page in taken:
+        assert single.draw(other, pinned) == page
+        single.remove(page)
+    assert len(taken) == 30 == len({*taken} - pinned)
+    assert sorted([*taken, *whole.take(9, one, frozenset()), 3, 7, 39]) == [*range(40)]
+    assert len(whole) == 0 and len(whole.take(2, one, frozenset())) == 0
+
+
+def test_pinned_pages_are_not_taken():
+    pool = RandomPool()
+    pool.add_all([1, 2, 3])
+    assert sorted(pool.take(3, Random(0), frozenset({2}))) == [1, 3]
+    assert 2 in pool and len(pool) == 1
+
+
+def test_a_set_is_placed_as_its_pages_one_after_the_other():
+    for seed in range(20):
+        whole, single = Marks(Random(seed)), Marks(Random(seed))
+        for marks in (whole, single):
+            marks.place({page: page % 2 for page in range(6)}, 0, frozenset(range(6)))
+        for pages in ([6, 7], [8, 9, 10], [0, 11]):
+            bits, pinned, left = {page: page % 3 % 2 for page in pages}, frozenset(pages), []
+            for page in pages:
+                left.append(single.draw(pinned))
+                single.leave(left[-1])
+                single.enter(page)
+                single.mark(page, bits[page])
+            assert whole.place(bits, len(pages), pinned) == left

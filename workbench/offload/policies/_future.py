@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence, Set
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from workbench.offload.requests import Requests
 
 __all__ = ["FarthestUse", "Foreseen", "UseOrder", "by_all_later_sets", "by_set", "next_sets"]
+
+_SETS_AT_A_TIME = 1 << 12
+_OVER: tuple[int, list[int]] = (-2, [])
 
 
 class UseOrder(NamedTuple):
@@ -35,9 +39,9 @@ class Foreseen:
     def __init__(self, requests: Requests, numbers: NDArray[np.integer]):
         self._requests = requests
         self._numbers = numbers
-        self._bounds: list[int] = requests.start.tolist()
         self._set = 0
-        self._low = 0
+        self._sets = self._by_set()
+        self._coming = next(self._sets, _OVER)
 
     def take(self, pages: Sequence[int]) -> list[int]:
         """The numbers of the next set.
@@ -45,18 +49,27 @@ class Foreseen:
         Raises:
             LookupError: this is not the set that was foreseen.
         """
-        low, high = self._low, self._low + len(pages)
-        is_over = self._set >= len(self._bounds) - 1
-        if is_over or self._bounds[self._set + 1] != high or (pages and self._requests.page[low] != pages[0]):
-            expected = "no more" if is_over else self._requests.page[low : self._bounds[self._set + 1]].tolist()
+        first, numbers = self._coming
+        if len(numbers) != len(pages) or first != (pages[0] if pages else -1):
+            bounds = self._requests.start[self._set : self._set + 2].tolist()
+            expected = self._requests.page[slice(*bounds)].tolist() if len(bounds) == 2 else "no more"
             raise LookupError(
                 f"set {self._set} of the replay is {list(pages)}, but the policy foresaw {expected}; "
                 "give foresee the requests that are replayed"
             )
         self._set += 1
-        self._low = high
-        numbers: list[int] = self._numbers[low:high].tolist()
+        self._coming = next(self._sets, _OVER)
         return numbers
+
+    def _by_set(self) -> Iterator[tuple[int, list[int]]]:
+        """The first page of every set, -1 if it has none, and its numbers."""
+        start = self._requests.start
+        # some at a time: a list of everything would take many times the memory of the array.
+        for begin in range(0, self._requests.num_sets, _SETS_AT_A_TIME):
+            bounds = start[begin : begin + _SETS_AT_A_TIME + 1]
+            numbers, pages = (one[bounds[0] : bounds[-1]].tolist() for one in (self._numbers, self._requests.page))
+            for low, high in pairwise((bounds - bounds[0]).tolist()):
+                yield pages[low] if low < high else -1, numbers[low:high]
 
 
 class FarthestUse:
@@ -75,7 +88,8 @@ class FarthestUse:
         self._name = name
         self._order_of = order
         self._foreseen: Foreseen | None = None
-        # a sorted list: moving its tail costs less than the stale entries of a heap.
+        # a sorted list: moving its tail costs less than the stale entries of a heap, and here what is stale is first:
+        # a page is filed again when it is asked for, and everything else that is filed is asked for later.
         self._order: list[int] = []
         self._filed: dict[int, int] = {}
 
@@ -83,7 +97,7 @@ class FarthestUse:
         return page in self._filed
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._filed)
 
     def foresee(self, requests: Requests) -> None:
         """Note when every page is asked for."""
@@ -112,12 +126,11 @@ class FarthestUse:
         following, order, filed, num_pages = self.next, self._order, self._filed, len(self.next)
         for page in pages:
             key = following[page] * num_pages + page
-            before = filed.get(page)
-            if before != key:
-                if before is not None:
-                    del order[bisect_left(order, before)]
-                insort(order, key)
+            if filed.get(page) != key:
                 filed[page] = key
+                insort(order, key)
+        if len(order) > 2 * len(filed) + 64:
+            del order[: bisect_left(order, min(filed.values()))]
 
     def remove(self, page: int) -> None:
         """A page has left."""
@@ -125,18 +138,35 @@ class FarthestUse:
 
     def farthest(self, pinned: Set[int]) -> Iterator[int]:
         """Pages that are not pinned, the farthest next use first; of equals the larger page."""
-        num_pages = len(self.next)
-        return (page for key in reversed(self._order) if (page := key % num_pages) not in pinned)
+        filed, num_pages = self._filed, len(self.next)
+        return (
+            page for key in reversed(self._order) if filed.get(page := key % num_pages) == key and page not in pinned
+        )
 
     def take(self, number: int, pinned: Set[int]) -> list[int]:
         """So many pages leave, the farthest next use first, none of the pinned ones; fewer if there are no more."""
-        order, filed, num_pages, taken, place = self._order, self._filed, len(self.next), list[int](), len(self._order)
-        while len(taken) < number and place:
-            place -= 1
-            page = order[place] % num_pages
-            if page not in pinned:
-                del order[place], filed[page]
-                taken.append(page)
+        return self._take([-1] * number, pinned)
+
+    def take_for(self, pages: Sequence[int], pinned: Set[int]) -> list[int]:
+        """As `take`, one for each of other pages, up to the first that is not asked for sooner than who would leave."""
+        return self._take([self.next[page] for page in pages], pinned)
+
+    def _take(self, soon: list[int], pinned: Set[int]) -> list[int]:
+        order, filed, num_pages, taken = self._order, self._filed, len(self.next), list[int]()
+        place = len(order)
+        for one in soon:
+            while place:
+                place -= 1
+                key = order[place]
+                page = key % num_pages
+                if page not in pinned and filed.get(page) == key:
+                    break
+            else:
+                return taken
+            if one >= key // num_pages:
+                return taken
+            del order[place], filed[page]
+            taken.append(page)
         return taken
 
 

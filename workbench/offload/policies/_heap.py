@@ -37,8 +37,11 @@ class LazyHeap:
         """Pages became resident, or their keys may have become smaller."""
         heap, known, key_of = self._heap, self._known, self._key
         for page in pages:
-            known[page] = key = key_of(page)
-            heappush(heap, key)
+            key, before = key_of(page), known.get(page)
+            # one that only grew is looked at when it comes to the top.
+            if before is None or key < before:
+                known[page] = key
+                heappush(heap, key)
         if len(heap) > 4 * len(known) + 64:
             self.update_all()
 

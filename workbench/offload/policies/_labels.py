@@ -37,7 +37,7 @@ def phases(requests: Requests, capacity: int) -> NDArray[np.int64]:
     """
     begins, seen = np.zeros(requests.num_sets, np.int64), set[int]()
     for index, pages in enumerate(requests.sets()):
-        if seen and len(seen) + sum(page not in seen for page in pages) > capacity:
+        if seen and len(seen) + len(pages) - len(seen.intersection(pages)) > capacity:
             begins[index] = 1
             seen.clear()
         seen.update(pages)
@@ -49,7 +49,6 @@ def phase_labels(requests: Requests, capacity: int) -> NDArray[np.int8]:
     of_set = phases(requests, capacity)
     number = np.repeat(of_set, np.diff(requests.start))
     following = next_sets(requests)
-    # the last request of a page in a phase decides; those before it get the same answer.
     order = np.argsort(requests.page, kind="stable")[::-1]
     is_last = following >= requests.num_sets
     next_phase = np.append(of_set, -1)[following]

@@ -1,6 +1,6 @@
 """Marks on resident pages, and random choice among those without."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from random import Random
 
 __all__ = ["Marks", "RandomPool"]
@@ -32,6 +32,24 @@ class RandomPool:
             self._pages[place] = last
             self._place[last] = place
 
+    def add_all(self, pages: Sequence[int]) -> None:
+        """Put pages in that are not there."""
+        self._place.update(zip(pages, range(len(self._pages), len(self._pages) + len(pages)), strict=True))
+        self._pages += pages
+
+    def remove_all(self, pages: Iterable[int]) -> None:
+        """Take pages out, those of them that are there."""
+        held, places = self._pages, self._place
+        if not held:
+            return
+        for page in pages:
+            place = places.pop(page, -1)
+            if place >= 0:
+                last = held.pop()
+                if last != page:
+                    held[place] = last
+                    places[last] = place
+
     def draw(self, generator: Random, pinned: Set[int]) -> int | None:
         """One of the pages that are not pinned, each as likely; None if there is none."""
         if not self._pages:
@@ -41,6 +59,26 @@ class RandomPool:
             return page
         free = [page for page in self._pages if page not in pinned]
         return free[int(generator.random() * len(free))] if free else None
+
+    def take(self, number: int, generator: Random, pinned: Set[int]) -> list[int]:
+        """So many are drawn and taken out, one after the other; fewer if there are no more."""
+        held, places, drawn, taken = self._pages, self._place, generator.random, list[int]()
+        while len(taken) < number and held:
+            place = int(drawn() * len(held))
+            page = held[place]
+            if page in pinned:
+                free = [page for page in held if page not in pinned]
+                if not free:
+                    break
+                page = free[int(drawn() * len(free))]
+                place = places[page]
+            taken.append(page)
+            del places[page]
+            last = held.pop()
+            if last != page:
+                held[place] = last
+                places[last] = place
+        return taken
 
 
 class Marks:
@@ -69,36 +107,36 @@ class Marks:
 
     def mark(self, page: int, bit: int = 0) -> None:
         """A page is asked for; with bit 1 it leaves before those with 0 once it has no mark."""
-        self.mark_all((page,), (bit,))
+        self.mark_all({page: bit})
 
-    def mark_all(self, pages: Sequence[int], bits: Sequence[int]) -> None:
+    def mark_all(self, bits: Mapping[int, int]) -> None:
         """Pages are asked for, one after the other, with a bit for each."""
-        marked = self._marked
-        for page, bit in zip(pages, bits, strict=True):
-            if page not in marked:
-                (self._keep if page in self._keep else self._drop).remove(page)
-            marked[page] = bit
+        self._keep.remove_all(bits)
+        self._drop.remove_all(bits)
+        self._marked.update(bits)
 
-    def place(self, pages: Sequence[int], bits: Sequence[int], gone: int, pinned: Set[int]) -> list[int]:
+    def place(self, bits: Mapping[int, int], gone: int, pinned: Set[int]) -> list[int]:
         """So many leave, one after the other, and pages come and are asked for; who left.
 
         Args:
-            pages: are pinned.
-            bits: of the pages.
+            bits: of the pages that come; they are pinned.
         """
         left = list[int]()
-        for _ in range(gone):
-            left.append(self.draw(pinned))
-            self.leave(left[-1])
-        self._marked.update(zip(pages, bits, strict=True))
+        while (rest := gone - len(left)) > 0:
+            taken = self._drop.take(rest, self._generator, pinned)
+            if len(taken) < rest:
+                taken += self._keep.take(rest - len(taken), self._generator, pinned)
+            if not taken:
+                self._begin_phase(pinned)
+            left += taken
+        self._marked.update(bits)
         return left
 
     def draw(self, pinned: Set[int]) -> int:
         """A random page without a mark, one with bit 1 if possible; if all are marked, a new phase begins."""
         page = self._draw(pinned)
         if page is None:
-            for marked in [page for page in self._marked if page not in pinned]:
-                (self._drop if self._marked.pop(marked) else self._keep).add(marked)
+            self._begin_phase(pinned)
             page = self._draw(pinned)
         assert page is not None
         return page
@@ -106,3 +144,10 @@ class Marks:
     def _draw(self, pinned: Set[int]) -> int | None:
         page = self._drop.draw(self._generator, pinned) if self._drop else None
         return self._keep.draw(self._generator, pinned) if page is None else page
+
+    def _begin_phase(self, pinned: Set[int]) -> None:
+        marked = self._marked
+        free = [page for page in marked if page not in pinned]
+        self._keep.add_all([page for page in free if not marked[page]])
+        self._drop.add_all([page for page in free if marked[page]])
+        self._marked = {page: bit for page, bit in marked.items() if page in pinned}

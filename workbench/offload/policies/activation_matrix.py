@@ -13,6 +13,9 @@ from workbench.offload.policy import CachePolicy, CacheShape
 
 __all__ = ["ActivationMatrix"]
 
+# above every key of a page that is resident.
+_ABSENT = 1 << 62
+
 
 class ActivationMatrix(CachePolicy):
     """Evict the expert with the smallest (share + eps) (1 - layer / layers); of equals the oldest use leaves.
@@ -52,19 +55,20 @@ class ActivationMatrix(CachePolicy):
         self._set = 0
         # last use and page in one number: of equal scores the smallest leaves.
         self._page_bits = shape.num_pages.bit_length()
-        self._use = np.arange(shape.num_pages)
-        self._is_resident = np.zeros(shape.num_pages, np.bool_)
+        self._use = np.full(shape.num_pages, _ABSENT)
         # of matrices: the place of every page by its score, above the bits of its use.
         self._ranks: dict[int, NDArray[np.int64]] = {}
+        self._keys = np.empty_like(self._use)
 
     def observe(self, layer: int, pages: Sequence[int], counts: Sequence[int]) -> None:
-        """Adds the tokens of a layer to the running request, and compares; whoever is asked for is used now."""
+        """Adds the tokens of a layer to the running request, and compares."""
         self._set += 1
         if self._clock.observe(layer, counts):
             self.collection.begin_pass()
-        page, row, request = np.array(pages, np.int64), np.zeros(self.shape.num_experts), self._request[layer]
-        self._use[page] = page + (self._set << self._page_bits)
-        row[page - layer * self.shape.num_experts] = counts
+        # one by one: there are few, and to make an array of them takes longer.
+        row, first, request = np.zeros(self.shape.num_experts), layer * self.shape.num_experts, self._request[layer]
+        for page, count in zip(pages, counts, strict=True):
+            row[page - first] = count
         request += row
         if len(self.collection):
             self.collection.observe(layer, row)
@@ -80,34 +84,35 @@ class ActivationMatrix(CachePolicy):
 
     def touch(self, page: int) -> None:
         """The use is the newest."""
-        self._use[page] = page + (self._set << self._page_bits)
+        self.touch_all((page,))
 
     def enter(self, page: int) -> None:
         """The page may leave."""
-        self._is_resident[page] = True
-        self.touch(page)
+        self.touch_all((page,))
 
     def leave(self, page: int) -> None:
         """The page may not leave again."""
-        self._is_resident[page] = False
+        self._use[page] = _ABSENT
 
     def victim(self, pinned: Set[int]) -> int:
         """The page with the smallest score."""
         return first_free(self._ranked(1 + len(pinned)), 1, pinned)[0]
 
     def touch_all(self, pages: Sequence[int]) -> None:
-        """Nothing: uses are noted when their set is observed."""
+        """The uses are the newest."""
+        use, now = self._use, self._set << self._page_bits
+        for page in pages:
+            use[page] = now + page
 
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """The pages with the smallest scores leave."""
-        number, gone = len(pages) - free, list[int]()
+        number, use, gone = len(pages) - free, self._use, list[int]()
         if number > 0:
-            gone = first_free(self._ranked(number + len(pinned)), number, pinned)
-        # one by one: there are few, and to make an array of them takes longer.
+            # who is placed is pinned, and is not there yet.
+            gone = first_free(self._ranked(number + len(pinned) - len(pages)), number, pinned)
         for page in gone:
-            self._is_resident[page] = False
-        for page in pages:
-            self._is_resident[page] = True
+            use[page] = _ABSENT
+        self.touch_all(pages)
         left += gone
 
     def _ranked(self, number: int) -> list[int]:
@@ -115,16 +120,15 @@ class ActivationMatrix(CachePolicy):
         nearest = self.collection.nearest()
         if nearest is None:
             return self._ranked_by_itself(number)
-        keys = (self._rank(nearest) + self._use)[self._is_resident]
+        keys = np.add(self._rank(nearest), self._use, self._keys)
         if number < len(keys):
             keys.partition(number)
             keys = keys[:number]
-        keys.sort()
-        found: list[int] = (keys & ((1 << self._page_bits) - 1)).tolist()
-        return found
+        mask = (1 << self._page_bits) - 1
+        return [key & mask for key in sorted(keys.tolist()) if key < _ABSENT]
 
     def _ranked_by_itself(self, number: int) -> list[int]:
-        pages = self._is_resident.nonzero()[0]
+        pages = (self._use < _ABSENT).nonzero()[0]
         score = self._own_score.ravel()[pages]
         if number < len(pages):
             small = score.copy()
@@ -142,5 +146,5 @@ class ActivationMatrix(CachePolicy):
         if slot not in self._ranks:
             _, rank = np.unique(self._score(slot), return_inverse=True)
             # uses take a number of bits that no replay fills: each set is one.
-            self._ranks[slot] = rank.astype(np.int64) << (63 - self._page_bits)
+            self._ranks[slot] = rank.astype(np.int64) << (62 - self._page_bits)
         return self._ranks[slot]

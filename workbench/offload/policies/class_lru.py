@@ -1,8 +1,11 @@
 """LRU lists by class of use: often used experts age slower."""
 
+from bisect import bisect
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence, Set
-from itertools import filterfalse
+from collections.abc import Sequence, Set
+from itertools import filterfalse, repeat
+from math import inf
+from operator import add
 
 from workbench.offload.policies._decay import FadingSums
 from workbench.offload.policies._passes import PassClock
@@ -36,16 +39,20 @@ class ClassLRU(CachePolicy):
         self._uses = FadingSums(shape.num_pages, half_life)
         self._clock = PassClock(shape)
         self._now = 0
-        self._lists: list[OrderedDict[int, int]] = [OrderedDict() for _ in range(_CLASSES)]
-        # by the bits of a number of uses: less than one is class 0, as is one.
-        self._by_bits = [self._lists[0], *self._lists]
-        self._list_of: dict[int, OrderedDict[int, int]] = {}
+        self._lists: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(_CLASSES)]
+        # by how many of the limits a number of uses has reached: less than one is class 0, as is one.
+        self._by_limits = [self._lists[0], *self._lists]
+        self._list_of: dict[int, OrderedDict[int, None]] = {}
+        self._set_limits()
+        # the last one is of the page -1, which stands for no page: it is never the oldest.
+        self._used: list[float] = [*repeat(0, shape.num_pages), inf]
 
     def observe(self, layer: int, pages: Sequence[int], counts: Sequence[int]) -> None:
         """Moves the tokens on."""
         before = self._clock.tokens
         if self._clock.observe(layer, counts):
             self._uses.advance(self._clock.tokens - before)
+            self._set_limits()
 
     def touch(self, page: int) -> None:
         """The page gets its class, and is the newest of it."""
@@ -53,9 +60,9 @@ class ClassLRU(CachePolicy):
 
     def enter(self, page: int) -> None:
         """The page is the newest of the class that its uses give."""
-        bits = int(self._uses.values[page] / self._uses.weight * _MARGIN).bit_length()
-        self._list_of[page] = chosen = self._by_bits[min(bits, _CLASSES)]
-        chosen[page] = self._now
+        self._list_of[page] = chosen = self._by_limits[bisect(self._limits, self._uses.values[page])]
+        chosen[page] = None
+        self._used[page] = self._now
 
     def leave(self, page: int) -> None:
         """The page is in no list; its uses are remembered."""
@@ -63,7 +70,10 @@ class ClassLRU(CachePolicy):
 
     def victim(self, pinned: Set[int]) -> int:
         """The oldest page, where age counts less in a higher class."""
-        return self._oldest(1, pinned, self._now)[0]
+        heads = [next(filterfalse(pinned.__contains__, one), -1) for one in self._lists]
+        ages = self._ages(heads, self._now + 1)
+        # index takes the first of equals, which is the lower class.
+        return heads[ages.index(max(ages))]
 
     def touch_all(self, pages: Sequence[int]) -> None:
         """The pages get their classes, and are the newest of those."""
@@ -74,40 +84,43 @@ class ClassLRU(CachePolicy):
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """The oldest pages leave; the placed ones get their classes, and are the newest of those."""
         # a page for which another leaves comes after those that took the free slots.
-        gone = self._oldest(len(pages) - free, pinned, self._now + free)
-        for page in gone:
-            del self._list_of.pop(page)[page]
+        left += self._take(len(pages) - free, pinned, self._now + free)
         self._count(pages)
-        left += gone
 
-    def _oldest(self, number: int, pinned: Set[int], now: int) -> list[int]:
-        """Who leaves, one after the other, each for one that is used before the next leaves."""
-        found = list[int]()
-        if number <= 0:
-            return found
-        # of every class the oldest page: its use, what its age counts, itself, those after it, the class.
-        heads = list[tuple[int, float, int, Iterator[int], OrderedDict[int, int]]]()
-        is_pinned = pinned.__contains__
-        for scale, one in zip(_SCALES, self._lists, strict=True):
-            if one and (page := next(pages := filterfalse(is_pinned, one), -1)) >= 0:
-                heads.append((one[page], scale, page, pages, one))
-        for later in range(now + 1, now + 1 + number):
-            ages = [(later - used) * scale for used, scale, _, _, _ in heads]
-            # index takes the first of equals, which is the lower class.
+    def _take(self, number: int, pinned: Set[int], now: int) -> list[int]:
+        """So many leave, one after the other, each for one that is used before the next leaves."""
+        lists, list_of, used, gone = self._lists, self._list_of, self._used, list[int]()
+        heads = [next(iter(one), -1) for one in lists]
+        ages = self._ages(heads, now + 1)
+        while len(gone) < number:
             place = ages.index(max(ages))
-            _, scale, page, pages, one = heads[place]
-            found.append(page)
-            if (after := next(pages, -1)) >= 0:
-                heads[place] = (one[after], scale, after, pages, one)
+            one, page = lists[place], heads[place]
+            if page in pinned:
+                head = next(filterfalse(pinned.__contains__, one), -1)
             else:
-                del heads[place]
-        return found
+                gone.append(page)
+                del one[page], list_of[page]
+                head = next(iter(one), -1)
+                now += 1
+                # all grow older by a use; these numbers are exact.
+                ages = list(map(add, ages, _SCALES))
+            heads[place] = head
+            ages[place] = (now + 1 - used[head]) * _SCALES[place]
+        return gone
+
+    def _ages(self, heads: Sequence[int], now: int) -> list[float]:
+        used = self._used
+        return [(now - used[page]) * scale for page, scale in zip(heads, _SCALES, strict=True)]
+
+    def _set_limits(self) -> None:
+        self._limits = [self._uses.weight / scale / _MARGIN for scale in _SCALES]
 
     def _count(self, pages: Sequence[int]) -> None:
-        uses, weight, list_of, by_bits = self._uses.values, self._uses.weight, self._list_of, self._by_bits
+        uses, weight, limits, by_limits = self._uses.values, self._uses.weight, self._limits, self._by_limits
+        list_of, used_at = self._list_of, self._used
         for now, page in enumerate(pages, self._now + 1):
             uses[page] = used = uses[page] + weight
-            bits = int(used / weight * _MARGIN).bit_length()
-            list_of[page] = chosen = by_bits[bits if bits < _CLASSES else _CLASSES]
-            chosen[page] = now
+            list_of[page] = chosen = by_limits[bisect(limits, used)]
+            chosen[page] = None
+            used_at[page] = now
         self._now += len(pages)

@@ -52,7 +52,7 @@ class DiscardBits(CachePolicy):
         self.randomised = randomised
         self.advice = BitSource(shape, discard_labels, bits=bits, weights=weights, flip0=flip0, flip1=flip1, seed=seed)
         self.reads_future = not self.advice.is_learned
-        self._bit = [0] * shape.num_pages
+        self._bit = dict.fromkeys(range(shape.num_pages), 0)
         self._marks = Marks(Random(seed + 1))
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._discarded: OrderedDict[int, None] = OrderedDict()
@@ -65,8 +65,7 @@ class DiscardBits(CachePolicy):
 
     def observe(self, layer: int, pages: Sequence[int], counts: Sequence[int]) -> None:
         """Takes the bits that come with a set."""
-        for page, bit in zip(pages, self.advice.observe(layer, pages, counts), strict=True):
-            self._bit[page] = bit
+        self._bit.update(zip(pages, self.advice.observe(layer, pages, counts), strict=True))
 
     def touch(self, page: int) -> None:
         """The page is kept or discarded, as its bit says, and the newest of those."""
@@ -104,7 +103,7 @@ class DiscardBits(CachePolicy):
             del self._group_of[page][page]
         self._file(pages)
         if self.randomised:
-            self._marks.mark_all(pages, [0] * len(pages))
+            self._marks.mark_all(dict.fromkeys(pages, 0))
 
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """Pages leave as `victim` says; the placed ones are kept or discarded, as their bits say."""
@@ -118,7 +117,7 @@ class DiscardBits(CachePolicy):
             self.leave(gone[-1])
         self._file(pages)
         if self.randomised:
-            self._marks.place(pages, [0] * len(pages), 0, pinned)
+            self._marks.place(dict.fromkeys(pages, 0), 0, pinned)
         left += gone
 
     def _file(self, pages: Sequence[int]) -> None:

@@ -42,9 +42,10 @@ class WindowLFU(CachePolicy):
             if len(self._passes) > self.window:
                 self._forget(self._passes.popleft())
         self._passes[-1].extend(pages)
+        uses, last, now = self._uses, self._last, self._set
         for page in pages:
-            self._uses[page] += 1
-            self._last[page] = self._set
+            uses[page] += 1
+            last[page] = now
 
     def touch(self, page: int) -> None:
         """Nothing: it is counted when its set is observed."""
@@ -74,10 +75,10 @@ class WindowLFU(CachePolicy):
         left += gone
 
     def _forget(self, pages: list[int]) -> None:
+        uses, heap = self._uses, self._heap
         for page in pages:
-            self._uses[page] -= 1
-            if page in self._heap:
-                self._heap.update(page)
+            uses[page] -= 1
+        heap.add_all([page for page in pages if page in heap])
 
     def _key(self, page: int) -> Key:
         return (self._uses[page], self._last[page], page)

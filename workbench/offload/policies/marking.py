@@ -44,8 +44,8 @@ class Marking(CachePolicy):
 
     def touch_all(self, pages: Sequence[int]) -> None:
         """Marks the pages."""
-        self._marks.mark_all(pages, [0] * len(pages))
+        self._marks.mark_all(dict.fromkeys(pages, 0))
 
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """Random pages without a mark leave; the placed ones are marked."""
-        left += self._marks.place(pages, [0] * len(pages), len(pages) - free, pinned)
+        left += self._marks.place(dict.fromkeys(pages, 0), len(pages) - free, pinned)

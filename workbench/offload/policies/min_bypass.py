@@ -59,15 +59,11 @@ class MinBypass(CachePolicy):
 
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """Missed pages take free slots, and those of pages that are asked for later; the others get none."""
-        following = self._uses.next
-        soonest = sorted(pages, key=following.__getitem__)
-        number = 0
-        for page, other in zip(soonest[free:], self._uses.farthest(pinned), strict=False):
-            if following[page] >= following[other]:
-                break
-            number += 1
-        gone = [NOBODY] * min(free, len(pages)) + self._uses.take(number, pinned)
-        kept = frozenset(soonest[: len(gone)])
-        self._uses.file_all(soonest[: len(gone)])
-        others = iter(gone)
-        left += [next(others) if page in kept else BYPASSED for page in pages]
+        uses = self._uses
+        soonest = sorted(pages, key=uses.next.__getitem__) if len(pages) > 1 else pages
+        gone = [NOBODY] * min(free, len(pages)) + uses.take_for(soonest[free:], pinned)
+        stay = soonest[: len(gone)]
+        uses.file_all(stay)
+        got = dict.fromkeys(pages, BYPASSED)
+        got.update(zip(sorted(stay), gone, strict=True))
+        left += got.values()

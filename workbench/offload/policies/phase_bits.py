@@ -46,7 +46,7 @@ class PhaseBits(CachePolicy):
         super().__init__(shape)
         self.advice = BitSource(shape, phase_labels, bits=bits, weights=weights, flip0=flip0, flip1=flip1, seed=seed)
         self.reads_future = not self.advice.is_learned
-        self._bit = [0] * shape.num_pages
+        self._bit = dict.fromkeys(range(shape.num_pages), 0)
         self._marks = Marks(Random(seed + 1))
 
     def foresee(self, requests: Requests) -> None:
@@ -55,8 +55,7 @@ class PhaseBits(CachePolicy):
 
     def observe(self, layer: int, pages: Sequence[int], counts: Sequence[int]) -> None:
         """Takes the bits that come with a set."""
-        for page, bit in zip(pages, self.advice.observe(layer, pages, counts), strict=True):
-            self._bit[page] = bit
+        self._bit.update(zip(pages, self.advice.observe(layer, pages, counts), strict=True))
 
     def touch(self, page: int) -> None:
         """Marks the page, and keeps its bit."""
@@ -76,9 +75,10 @@ class PhaseBits(CachePolicy):
 
     def touch_all(self, pages: Sequence[int]) -> None:
         """Marks the pages, and keeps their bits."""
-        self._marks.mark_all(pages, [self._bit[page] for page in pages])
+        bits = self._bit
+        self._marks.mark_all({page: bits[page] for page in pages})
 
     def place(self, pages: Sequence[int], free: int, pinned: frozenset[int], left: list[int]) -> None:
         """Random pages without a mark leave, those with bit 1 first; the placed ones are marked."""
-        bits = [self._bit[page] for page in pages]
-        left += self._marks.place(pages, bits, len(pages) - free, pinned)
+        bits = self._bit
+        left += self._marks.place({page: bits[page] for page in pages}, len(pages) - free, pinned)

@@ -60,7 +60,7 @@ class SimulatedLink(Link):
                 self._guesses[page] = self._moved_for[page] = 0
             return
         self._moved_for.update(dict.fromkeys(pages, self.block_bytes))
-        free_at = max(self._free_at, self._now)
+        free_at = self._free_at if self._free_at > self._now else self._now
         if self._block_seconds:
             for page in pages:
                 free_at += self._block_seconds
