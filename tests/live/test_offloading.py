@@ -74,6 +74,25 @@ def test_a_tier_in_the_host_is_named_with_its_budget_its_policy_and_who_lies_the
     assert (header["room"], header["budgets"]) == (facts["room"], facts["budgets"])
 
 
+def test_what_is_shown_is_of_the_offloaded_model_whatever_is_trained_and_watched(session):
+    run = session.live.open()
+
+    def shown(topic):
+        assert run.outlet.settle()
+        return header_of(run.store.since(0, topics=[topic])[0][48:])
+
+    assert "keeps every expert in memory" in shown("residency")["empty"] and shown("offload_timeline")["empty"]
+    session.offload("30%")
+    assert not shown("residency")["empty"] and "nothing was asked for yet" in shown("offload_timeline")["empty"]
+    run.command("generate", prompt="The ", max_new_tokens=3, temperature=0.0, top_p=1.0, seed=0)
+    # training records routing and no offloading, which must not take the place of what a text showed.
+    run.watch("me", ["residency", "offload_timeline", "token_strip"])
+    list(session.train(2, progress=False))
+    assert not shown("residency")["empty"] and not shown("offload_timeline")["empty"]
+    session.offload(None)
+    assert "keeps every expert in memory" in shown("residency")["empty"] and shown("offload_timeline")["empty"]
+
+
 def test_what_the_host_computed_is_counted(session, monkeypatch):
     run = session.live
     offloaded = session.offload(OffloadConfig(budget="30%", host_budget="70%", host_compute=True))

@@ -30,9 +30,9 @@ def test_a_view_that_two_watch_is_built_until_both_look_away(session):
     outlet = Outlet(session.trainer.recorder)
     outlet.open()
     outlet.watch("ana", ["token_strip"])
-    outlet.watch("ben", ["token_strip", "residency"])
+    outlet.watch("ben", ["token_strip", "expert_flow", "residency"])
     outlet.watch("ana", [])
-    assert outlet.settle() and outlet._feed._watched == {"token_strip", "residency"}
+    assert outlet.settle() and outlet._feed._watched == {"token_strip", "expert_flow"}
     outlet.watch("ben", [])
     assert outlet.settle() and outlet._feed._watched == frozenset()
     outlet.close()

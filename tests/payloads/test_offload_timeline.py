@@ -52,5 +52,11 @@ def test_an_event_without_a_time_is_not_a_wait(decode, samples, trace_of):
     assert arrays["stalls.moment"].size == 0
 
 
+def test_before_the_first_text_it_says_what_it_waits_for(decode, trace_of):
+    trace = trace_of()
+    trace.attrs["offload"] = "{}"
+    assert "nothing was asked for yet" in decode(offload_timeline_payload(trace))[0]["empty"]
+
+
 def test_without_offload_it_says_so(decode, trace_of):
     assert "no offload" in decode(offload_timeline_payload(trace_of()))[0]["empty"]

@@ -15,8 +15,6 @@ from workbench.payloads.expert_flow import expert_flow_payload
 from workbench.payloads.expert_load import grow_expert_load, growing_expert_load
 from workbench.payloads.growing import Growing
 from workbench.payloads.loss_curves import grow_loss_curves, growing_loss_curves
-from workbench.payloads.offload_timeline import offload_timeline_payload
-from workbench.payloads.residency import residency_payload
 from workbench.payloads.shadow_router import shadow_router_payload
 from workbench.payloads.token_strip import token_strip_payload
 from workbench.trace.blocks import Attrs, Block, join, to_trace
@@ -32,10 +30,8 @@ WATCHED: dict[str, Callable[[Trace], bytes]] = {
     "token_strip": token_strip_payload,
     "expert_flow": expert_flow_payload,
     "shadow_router": shadow_router_payload,
-    "residency": residency_payload,
-    "offload_timeline": offload_timeline_payload,
 }
-"""Views of the newest tokens and events; each is built only while somebody looks at it."""
+"""Views of the newest tokens; each is built only while somebody looks at it."""
 
 OVERLOADED = 2.0
 """Times its fair share of a layer's assignments from which an expert counts as overloaded, as in the views."""
@@ -144,8 +140,8 @@ class Feed:
             self._store.put(topic, payload, kind=DELTA, step=self._step)
             if self._store.needs_whole(topic):
                 self._store.put(topic, growing.whole(), kind=WHOLE, step=self._step)
-        if "routing" in block or "offload" in block:
-            self._recent.append({name: block[name] for name in ("routing", "offload", "residency") if name in block})
+        if "routing" in block:
+            self._recent.append({"routing": block["routing"]})
             while len(self._recent) > 1 and sum(map(_tokens, self._recent)) > _KEPT_TOKENS:
                 self._recent.popleft()
             self._stale |= WATCHED.keys()
@@ -164,4 +160,4 @@ class Feed:
 
 
 def _tokens(block: Block) -> int:
-    return len(block["routing"]["step"]) if "routing" in block else 0
+    return len(block["routing"]["step"])

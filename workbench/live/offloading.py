@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from workbench.core.records import Residency
 from workbench.core.spec import Spec
 from workbench.offload.config import OffloadConfig
 from workbench.offload.model import OffloadedModel, offload_model
+from workbench.trace.record import Recorder
 from workbench.trace.schema import Trace
 
 if TYPE_CHECKING:
@@ -49,10 +51,22 @@ def offload_run(
         if run.offloaded is not None:
             run.offloaded.close()
         run.offloaded = made
+        run.outlet.show_offload(_beginning(made, run.trainer.step), step=run.trainer.step)
         run.publish_state()
         return made
 
     return run.desk.do(exchange)
+
+
+def _beginning(offloaded: OffloadedModel | None, step: int) -> Trace:
+    """What there is to show before the first text: where the experts are, if they are anywhere but in memory."""
+    recorder = Recorder()
+    if offloaded is not None:
+        recorder.add_events([Residency(step=step, tier=offloaded.engine.residency())])
+    trace = recorder.trace()
+    if offloaded is not None:
+        note_offload(trace, offloaded)
+    return trace
 
 
 def _config(how: OffloadConfig | int | str, policy: Spec | None, prefetch: Spec | None) -> OffloadConfig:

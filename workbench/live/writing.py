@@ -9,8 +9,6 @@ from workbench.live.offloading import note_offload
 from workbench.model.generate import Sampling
 from workbench.model.recorded import Answer, Written, answer, record_text, recorder_of, write_text
 from workbench.payloads.generation import GenerationStatus, generation_payload
-from workbench.payloads.offload_timeline import offload_timeline_payload
-from workbench.payloads.residency import residency_payload
 from workbench.trace.schema import Trace
 
 if TYPE_CHECKING:
@@ -84,8 +82,7 @@ def write(run: "LiveRun", args: Mapping[str, Any]) -> Written:
         run.outlet.put("generation", payload, step=run.trainer.step)
         if offloaded is not None:
             note_offload(trace, offloaded)
-            run.outlet.put("offload_timeline", offload_timeline_payload(trace), step=run.trainer.step)
-            run.outlet.put("residency", residency_payload(trace), step=run.trainer.step)
+            run.outlet.show_offload(trace, step=run.trainer.step)
 
     def on_text(text: str) -> None:
         pieces.append(text)

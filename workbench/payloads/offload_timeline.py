@@ -13,6 +13,9 @@ from workbench.trace.schema import KINDS, Trace
 __all__ = ["offload_timeline_payload"]
 
 _NOTHING = "This run keeps every expert in memory: no offload, so nothing is ever missed and nothing waits."
+_NOTHING_YET = (
+    "The experts are offloaded, and nothing was asked for yet: that begins with the next text that is written."
+)
 _SOURCE = "Recorded by the offload engine (/offload): every event with the time that the computation waited for it."
 
 
@@ -26,7 +29,7 @@ def offload_timeline_payload(trace: Trace, *, max_moments: int = 4000, max_stall
     """
     dataset = group(trace, "offload")
     if dataset is None or dataset.sizes.get("event", 0) == 0:
-        return encode("offload_timeline", {"empty": _NOTHING}, {})
+        return encode("offload_timeline", {"empty": _NOTHING_YET if "offload" in trace.attrs else _NOTHING}, {})
     events = {name: dataset[name].values for name in ("step", "token", "layer", "expert", "bytes", "stall_seconds")}
     kind = _kind_index(dataset["kind"].values)
     moment, first = _moments(events["step"], events["token"])

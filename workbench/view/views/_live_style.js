@@ -53,7 +53,8 @@ export const LIVE_STYLE = `
 .moe-live-input { flex: 1 1 140px; min-width: 0; min-height: 32px; padding: 3px 10px; border: 1px solid var(--moe-line); border-radius: 6px; background: var(--moe-surface); color: var(--moe-text); font: inherit; font-size: 13px; }
 .moe-live-input::placeholder { color: var(--moe-muted); opacity: 1; }
 .moe-live-tick { display: inline-flex; align-items: center; gap: 7px; min-height: 28px; font-size: 13px; }
-.moe-live-tick input { width: 18px; height: 18px; margin: 3px; accent-color: var(--moe-accent); }
+.moe-live-tick .moe-live-count { flex: none; width: 84px; height: auto; margin: 0; }
+.moe-live-tick input[type="checkbox"] { width: 18px; height: 18px; margin: 3px; accent-color: var(--moe-accent); }
 .moe-live-notices { display: grid; gap: 8px; padding: 14px 14px 0; }
 .moe-live-notices:empty { display: none; }
 .moe-live-notice { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; padding: 9px 14px; border: 1px solid var(--moe-line); border-left: 4px solid var(--moe-muted); border-radius: 8px; background: var(--moe-surface); font-size: 13.5px; }

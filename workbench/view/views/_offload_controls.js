@@ -13,13 +13,13 @@ function placeOf(tier, near) {
 
 /** @param {{ act: Act, signal: AbortSignal }} options */
 export function createOffloadControls({ act, signal }) {
-  const room = h("input", { class: "moe-live-input", type: "number", min: 1, step: 1 });
+  const room = h("input", { class: "moe-live-input moe-live-count", type: "number", min: 1, step: 1 });
   const unit = h("span", {});
   const set = button("Set");
   const policy = h("select", { class: "moe-select", "aria-label": "Cache policy" });
   const prefetcher = h("select", { class: "moe-select", "aria-label": "Prefetcher" });
-  const facts = h("p", {});
-  const row = h("div", { class: "moe-live-row" }, h("label", { class: "moe-live-row" }, "Room for ", room, unit), set, policy, prefetcher);
+  const facts = h("div", {});
+  const row = h("div", { class: "moe-live-row" }, h("label", { class: "moe-live-tick" }, "Room for ", room, unit), set, policy, prefetcher);
   const root = h("fieldset", { hidden: true }, h("legend", {}, "Offload"), facts, row);
   const on = (/** @type {HTMLElement} */ element, /** @type {string} */ type, /** @type {() => void} */ listener) => element.addEventListener(type, listener, { signal });
   const resize = () => void (room.value !== "" && room.reportValidity() && act("set_cache_size", { slots: Number(room.value) }));
@@ -33,8 +33,8 @@ export function createOffloadControls({ act, signal }) {
       const { offload, choices } = state;
       root.hidden = !offload;
       if (!offload) return;
-      const words = sentences(offload).join(" ");
-      if (facts.textContent !== words) facts.textContent = words;
+      const words = sentences(offload);
+      if (facts.textContent !== words.join("")) facts.replaceChildren(...words.map((line) => h("p", {}, line)));
       const name = `${offload.pages_each === null ? "experts" : "pages"} ${placeOf(offload.near, offload.near)}`;
       if (unit.textContent !== name) unit.textContent = name;
       room.min = String(offload.least_slots);
@@ -64,7 +64,8 @@ function sentences(offload) {
   out.push(`Now ${listed(places)}.`);
   if (typeof offload.hit_rate === "number") out.push(`${percent(offload.hit_rate)} of ${plural(offload.requests, "request")} found theirs ${placeOf(near, near)}.`);
   if (offload.host_computed !== null) out.push(`${plural(offload.host_computed, "request")} ${offload.host_computed === 1 ? "was" : "were"} computed in the host.`);
-  return [...out, `Outputs: ${offload.precision}.`, "A change acts between two tokens."];
+  const { precision } = offload;
+  return [...out, `${precision.slice(0, 1).toUpperCase()}${precision.slice(1)}.`, "A change acts between two tokens."];
 }
 
 /**
