@@ -28,13 +28,21 @@ INLINE __m512 add_pairs(__m512 sum, __m512i a, __m512i b) {
 template <int M, int NB>
 static inline void multiply_rows(const BFloat16* rows, const Operand& a, const BFloat16* b, int steps, float* sums,
                                  bool continues, const Coming& coming) {
-    const int64_t stride = a.stride / int64_t(sizeof(BFloat16));
     __m512 sum[M][NB];
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 2
         for (int n = 0; n < NB; n++) sum[m][n] = _mm512_setzero_ps();
-    for (int s = 0; s < steps; s++, rows += a.step, b += PIECE) {
+    // every other row, the rows between at one distance from them all: addresses that fit into registers.
+    const char* even[M / 2];
+    int64_t stride = a.stride;
+    asm("" : "+r"(stride));
+#pragma GCC unroll 8
+    for (int m = 0; m < M / 2; m++) {
+        even[m] = reinterpret_cast<const char*>(rows) + 2 * m * stride;
+        asm("" : "+r"(even[m]));
+    }
+    for (int s = 0; s < steps; s++, b += PIECE) {
         coming.fetch(s);
 #pragma GCC unroll 16
         for (int k = 0; k < STEP / 2; k++) {
@@ -44,12 +52,14 @@ static inline void multiply_rows(const BFloat16* rows, const Operand& a, const B
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) {
                 int32_t pair;
-                std::memcpy(&pair, rows + m * stride + 2 * k, sizeof pair);
+                std::memcpy(&pair, even[m / 2] + (m % 2 == 0 ? 0 : stride) + 4 * k, sizeof pair);
                 const __m512i factor = _mm512_set1_epi32(pair);
 #pragma GCC unroll 2
                 for (int n = 0; n < NB; n++) sum[m][n] = add_pairs(sum[m][n], factor, column[n]);
             }
         }
+#pragma GCC unroll 8
+        for (int m = 0; m < M / 2; m++) even[m] += a.step * int64_t(sizeof(BFloat16));
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++)
