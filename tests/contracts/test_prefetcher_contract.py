@@ -139,6 +139,8 @@ def run(
     for is_first, seen in observations(requests):
         if is_first:
             done.loop.begin_sequence()
+        if prefetcher is not None and prefetcher.needs_tokens and seen.layer == 0 and seen.token_ids:
+            done.loop.begin_pass(seen.token_ids)
         # a layer that asks for nothing is not served.
         pages = [wave.pages for wave in done.loop.serve(seen, [0] * len(seen.pages))] if seen.pages else []
         done.served.append(sorted(page for one in pages for page in one))

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,17 +234,22 @@ def make_store(tmp_path) -> Iterator[Callable[..., ExpertStore]]:
 
 
 class Disk:
-    """`os.preadv` of the store, made slow or faulty; `faults` are taken one per read, None for a good one."""
+    """`os.preadv` of the store, made slow or faulty; `faults` are taken one per read, None for a good one.
+
+    Slow reads run side by side, unless `turn` is a lock.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.real, self.faults, self.reads, self.seconds = os.preadv, [], [], 0.0
         self.is_broken = False
+        self.turn: AbstractContextManager[object] = nullcontext()
         self.damages: Callable[[int], bool] = lambda offset: False
         monkeypatch.setattr(store_module.os, "preadv", self.preadv)
 
     def preadv(self, file: int, pieces: Any, offset: int) -> int:
         self.reads.append((offset, sum(len(piece) for piece in pieces)))
-        time.sleep(self.seconds)
+        with self.turn:
+            time.sleep(self.seconds)
         fault = self.faults.pop(0) if self.faults else None
         if self.is_broken or fault == "error":
             raise OSError(5, "Input/output error")

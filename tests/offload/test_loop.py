@@ -59,6 +59,48 @@ def check_books(loop: OffloadLoop) -> None:
     assert loop.ledger.waiting_bytes == sum(loop.ledger.unused.values())
 
 
+class Early(Scripted):
+    """Guesses before a pass only."""
+
+    def begin_pass(self, token_ids: Sequence[int]) -> list[Guess]:
+        return [(page, 1.0) for page in token_ids]
+
+
+def early() -> tuple[OffloadLoop, list[Happening]]:
+    events: list[Happening] = []
+    link = SimulatedLink(COST, 8, chunk_bytes=2)
+    return OffloadLoop(ExpertCache(3, LRU(SHAPE)), link, Early([]), note=events.append, most_guesses=4), events
+
+
+def test_what_is_guessed_before_a_pass_is_there_when_its_first_layer_asks():
+    loop, events = early()
+    loop.begin_pass([1])
+    loop.link.spend(1.0)
+    serve(loop, 0, 1, 2)
+    assert told(events) == [("prefetch", 1, 11, 8), ("miss", 2, 12, 8)]
+    loop.begin_pass([3])
+    serve(loop, 1, 5)
+    told(events)
+    # 3 is of layer 0, whose turn comes next.
+    loop.link.spend(1.0)
+    serve(loop, 0, 3)
+    assert told(events)[-1] == ("prefetch", 3, 13, 8)
+    check_books(loop)
+
+
+def test_a_guess_before_a_pass_that_nobody_confirms_is_called_off():
+    loop, _ = early()
+    serve(loop, 0, 0)
+    serve(loop, 1, 4)
+    loop.begin_pass([1])
+    assert 1 in loop.cache.slot_of
+    # at once: nothing of it but the chunk under way has been brought.
+    serve(loop, 0, 0)
+    assert 1 not in loop.cache.slot_of
+    assert loop.ledger.prefetches == 1 and loop.ledger.wasted_bytes <= 2
+    check_books(loop)
+
+
 def test_misses_are_read_and_say_for_whom():
     loop, events = loop_of(2)
     serve(loop, 0, 1, 2)

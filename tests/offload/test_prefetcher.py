@@ -21,6 +21,7 @@ def test_hooks_that_are_left_out_do_nothing():
     seen = Observation(0, [1, 2], [1, 1], lambda: pytest.fail("nobody asked for the gate"))
     prefetcher.learn(seen)
     prefetcher.begin_sequence()
+    assert prefetcher.begin_pass((1, 2)) == ()
     assert prefetcher.predict(seen) == [(5, 1.0), (6, 1.0)]
     assert not prefetcher.reads_future and not prefetcher.needs_ahead
 

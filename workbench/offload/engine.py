@@ -74,7 +74,7 @@ class OffloadEngine:
         host_budget = config.host_budget
         self.host_budget_bytes = None if host_budget is None else budget_bytes(host_budget, store.dense_bytes)
         self._other_bytes = 0
-        self._token, self._pass_tokens, self._newest = 0, 0, (store.num_layers, 0)
+        self._token, self._pass_tokens, self._newest, self._is_told = 0, 0, (store.num_layers, 0), False
         is_host = device.type == "cpu"
         self._overhead = buffer_bytes(store, config, device) if is_host else 0
         self._overhead += 0 if self.decoder is None else self.decoder.num_bytes
@@ -126,9 +126,16 @@ class OffloadEngine:
         if (layer, iteration) <= self._newest:
             self._token += self._pass_tokens
             self._pass_tokens = tokens
-            if is_prompt:
+            if is_prompt and not self._is_told:
                 self.loop.begin_sequence()
-        self._newest = (layer, iteration)
+        self._newest, self._is_told = (layer, iteration), False
+
+    def start_pass(self, token_ids: Sequence[int], *, is_prompt: bool) -> None:
+        """A pass over these tokens begins, before any layer asks; who is not told gets to know it with the first."""
+        if is_prompt:
+            self.loop.begin_sequence()
+        self._is_told = True
+        self.loop.begin_pass(token_ids)
 
     def compute_on_host(self, rule_of: Callable[[TieredLink], HostRule] | None) -> None:
         """Let experts that lie in the host compute there where a rule says so; None for nobody.

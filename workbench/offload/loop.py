@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, final
 from workbench.offload.cache import ExpertCache, Wave
 from workbench.offload.ledger import Ledger
 from workbench.offload.policy import NOBODY
-from workbench.offload.prefetcher import Observation, Prefetcher
+from workbench.offload.prefetcher import Guess, Observation, Prefetcher
 from workbench.offload.tiers.link import Link
 from workbench.offload.turns import Turns
 
@@ -107,6 +107,15 @@ class OffloadLoop:
             if self.note is not None:
                 self._tell(wave, late, dict(zip(pages, tokens, strict=True)), self.note)
             yield wave
+
+    def begin_pass(self, token_ids: Sequence[int]) -> None:
+        """A pass over these tokens begins: what is guessed of it is on its way before the first layer asks.
+
+        Raises:
+            OSError: the guesses cannot be fetched; none of them is in the cache.
+        """
+        if self.prefetcher is not None:
+            self._fetch_guesses(self.prefetcher.begin_pass(token_ids), frozenset())
 
     def begin_sequence(self) -> None:
         """A new text begins."""
@@ -211,11 +220,14 @@ class OffloadLoop:
         prefetcher.learn(seen)
         self._turns.observe(seen.layer)
         self._call_off(seen)
+        self._fetch_guesses(prefetcher.predict(seen), frozenset(seen.pages))
+
+    def _fetch_guesses(self, guesses: Sequence[Guess], asked: frozenset[int]) -> None:
+        """Begin to bring the surest of them that are neither there nor asked for."""
         experts = self.cache.policy.shape.num_experts
-        asked = frozenset(seen.pages)
         pinned = {*asked, *self._guessed}
         room = max(1, self.cache.capacity // 4) if self._most_guesses is None else self._most_guesses
-        for page, _ in prefetcher.predict(seen):
+        for page, _ in guesses:
             # what this set asks for itself is on its way, in this wave or in a later one.
             if page in self.cache.slot_of or page in asked:
                 continue

@@ -30,6 +30,7 @@ from workbench.model.weights import open_source
 from workbench.offload.compute.offloaded import OffloadedExperts
 from workbench.offload.config import OffloadConfig
 from workbench.offload.engine import OffloadEngine
+from workbench.offload.pass_start import tell_passes
 from workbench.offload.precision.lossy import PrecisionLoss, Predict, loss_of_precision
 from workbench.offload.precision.plan import format_of
 from workbench.offload.prefetcher import Guess
@@ -54,6 +55,7 @@ class OffloadedModel:
         # threads and files end with this object, whoever forgets to close it.
         self._end = weakref.finalize(self, _end, engine, scratch)
         model.register_forward_pre_hook(self._make_room, with_kwargs=True)
+        tell_passes(model, engine)
         self._lock = threading.Lock()
         self._is_writing = False
         self._experts_in = experts_in(engine.residency())

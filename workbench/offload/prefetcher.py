@@ -58,6 +58,10 @@ class Prefetcher(ABC):
     def learn(self, seen: Observation) -> None:  # noqa: B027
         """A layer has decided; called for every layer, before `predict`."""
 
+    def begin_pass(self, token_ids: Sequence[int]) -> Sequence[Guess]:
+        """Experts worth fetching before the first layer of a pass asks, the surest first; for who reads tokens."""
+        return ()
+
     def foresee(self, requests: Requests) -> None:  # noqa: B027
         """Everything that will be asked for, before the first request."""
 

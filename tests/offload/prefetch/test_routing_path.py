@@ -79,6 +79,28 @@ def test_nearer_layers_come_first_among_the_sure(driven):
     assert guesses[1][1] == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_before_a_pass_all_its_layers_are_guessed(driven):
+    guesses = driven.prefetcher.begin_pass((2,))
+    assert [page // EXPERTS for page, _ in guesses[:2]] == [0, 1]
+    assert [best(guesses, layer) for layer in (0, 1)] == [2, 3]
+    # nearer layers first: the factor of the first is 1, of the second 2 / 3.
+    assert [sure for _, sure in guesses[:2]] == pytest.approx([1, 2 / 3], abs=0.05)
+    # the layers need not bring the tokens again, and are not read as later ones of the text.
+    assert best(driven.see(0, [2], token_ids=(2,)), 1) == 3
+    for layer, expert in ((1, 3), (2, 0)):
+        driven.see(layer, [expert], token_ids=(2,))
+    assert best(driven.prefetcher.begin_pass((1,)), 2) == 2
+    assert best(driven.see(0, [1], token_ids=(1,)), 2) == 2
+
+
+def test_a_layer_that_asks_again_in_its_turn_brings_no_new_tokens(driven):
+    driven.prefetcher.begin_pass((1,))
+    driven.prefetcher.begin_pass((2,))
+    for _ in range(3):
+        guesses = driven.see(0, [2], token_ids=(2,))
+    assert best(guesses, 2) == 1
+
+
 def test_it_reaches_as_far_as_it_is_told(drive, folder):
     driven = drive("routing_path", deep=LAYERS, experts=EXPERTS, folder=str(folder), reach=1)
     assert {page // EXPERTS for page, _ in driven.see(0, [2], token_ids=(2,))} == {1}

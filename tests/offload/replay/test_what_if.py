@@ -69,7 +69,7 @@ def host_rule(expert_bytes: int) -> HostRule:
 
 
 def machines() -> dict[str, Scene]:
-    here = {"block_bytes": 100, "cost": SLOW, "layer_seconds": 0.25, "token_seconds": 0.125}
+    here = {"block_bytes": 100, "cost": SLOW, "layer_seconds": 0.25, "token_seconds": 0.125, "first_seconds": 0.5}
     host = {"host_capacity": 4, "host_cost": FAST}
     return {
         "disk": Scene(**here),

@@ -19,9 +19,9 @@ class RoutingPath(Prefetcher):
 
     Each token is predicted to ask for the `top_k` surest experts of a layer. How sure a guess is: the
     probability that any token asks for it, times `1 - (layer - running layer) / layers`, so that the
-    nearer layer comes first as the engine of the paper loads them (the factor is ours). The first layer of a pass
-    is not guessed: it has decided when the tokens get here. Nor are later tokens: they do not exist yet.
-    Without token ids nothing is guessed.
+    nearer layer comes first as the engine of the paper loads them (the factor is ours). Before a pass, where one is
+    told of it, all layers are guessed, the first with its probability; else the first layer has decided when the
+    tokens get here. Later tokens are not guessed: they do not exist yet. Without token ids nothing is guessed.
 
     The tokens before are those of the earlier passes while each pass has one token. A pass of many is read as one
     text when it begins a sequence, and token by token otherwise: they belong to several texts.
@@ -53,24 +53,38 @@ class RoutingPath(Prefetcher):
         self._past: list[int] | None = []
         self._layer = shape.num_layers
         self._wanted = torch.zeros(found)
+        self._is_told = False
 
     def begin_sequence(self) -> None:
         """No tokens came before."""
         self._past, self._layer = [], self.shape.num_layers
 
+    def begin_pass(self, token_ids: Sequence[int]) -> Sequence[Guess]:
+        """All layers of the pass; the layers that ask need not bring its tokens again."""
+        self._is_told = True
+        self._read(token_ids)
+        return self._coming(0, 0)
+
     def learn(self, seen: Observation) -> None:
-        """The first layer of a pass brings its tokens."""
-        if seen.layer <= self._layer:
-            self._wanted.zero_()
-            if seen.token_ids:
-                self._wanted = self._any_token(self._windows(seen.token_ids))
+        """The first layer of a pass brings its tokens, where nobody told them before."""
+        if seen.layer <= self._layer and not self._is_told:
+            self._read(seen.token_ids or ())
         self._layer = seen.layer
 
     def predict(self, seen: Observation) -> Sequence[Guess]:
         """The experts on the way of any token, the surest and nearest first."""
-        first, layers = seen.layer + 1, self.shape.num_layers
+        return self._coming(seen.layer + 1, 1)
+
+    def _read(self, token_ids: Sequence[int]) -> None:
+        self._wanted.zero_()
+        if token_ids:
+            self._wanted = self._any_token(self._windows(tuple(token_ids)))
+
+    def _coming(self, first: int, distance: int) -> Sequence[Guess]:
+        """Guesses of the layers from the first on, which is so far away."""
+        layers = self.shape.num_layers
         coming = self._wanted[first : first + self.reach]
-        nearness = 1 - torch.arange(1, 1 + len(coming)) / layers
+        nearness = 1 - torch.arange(distance, distance + len(coming)) / layers
         priority = (coming * nearness[:, None]).flatten()
         pages = priority.nonzero().flatten()
         # the sort is stable: among equals the smaller page comes first.

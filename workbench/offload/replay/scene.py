@@ -38,6 +38,7 @@ class Scene:
         cost: of the link.
         layer_seconds: computation of one layer in one pass, whatever it computes [s].
         token_seconds: more of it for every token [s].
+        first_seconds: computation of a pass before its first layer asks: attention, and layers without experts [s].
         host_capacity: experts that fit into a tier in the host, between device and disk; 0 for no such tier.
         host_cost: of the link between host and device; that of disk and device is `cost`.
         host_policy: who leaves that tier; no oracle.
@@ -50,6 +51,7 @@ class Scene:
     cost: LinkCost = field(default_factory=lambda: _FREE)
     layer_seconds: float = 0.0
     token_seconds: float = 0.0
+    first_seconds: float = 0.0
     host_capacity: int = 0
     host_cost: LinkCost = field(default_factory=lambda: _FREE)
     host_policy: Spec = field(default_factory=lambda: Spec("lru"))
@@ -199,6 +201,8 @@ def _run(
                 loop.begin_sequence()
             if reads_tokens and requests.token_id is not None:
                 token_ids = tuple(requests.token_id[first[number] : first[number] + tokens[number]].tolist())
+                loop.begin_pass(token_ids)
+            link.spend(scene.first_seconds)
         # a layer that asks for nothing is not served, as in the live engine.
         if pages:
             if loop.note is not None:

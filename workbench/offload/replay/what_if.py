@@ -260,7 +260,8 @@ class _Sweep:
 
     def _compute_seconds(self, scene: Scene) -> float:
         of_tokens = scene.token_seconds * float(self.requests.tokens.sum(dtype=np.int64))
-        return self.requests.num_sets * scene.layer_seconds + of_tokens
+        passes = 1 + int((np.diff(self.requests.token) != 0).sum())
+        return passes * scene.first_seconds + self.requests.num_sets * scene.layer_seconds + of_tokens
 
     def _put(self, cells: Mapping[str, NDArray[np.float64]], place: tuple[int, ...], found: Outcome) -> None:
         for name, value in vars(found).items():
