@@ -118,7 +118,7 @@ def test_replay_predicts_the_speed_over_links_with_experts_in_formats(trace, cap
     asked = ["replay", str(trace), "--policies", "lru", "--capacities", "4,8", "--passes", "token"]
     assert cli.main([*asked, "--links", "1MB/s,2x", "--formats", "exact,int8"]) == 0
     shown = capsys.readouterr()
-    assert "predicted tokens/s, simulated" in shown.out
+    assert "predicted tokens/s, simulated" in shown.out and "room as exact experts" in " ".join(shown.out.split())
     assert "2x: predicted: 2x the speed of 1MB/s, which is predicted: 1MB/s assumed" in shown.err
     rows = re.findall(r"│ (exact|int8), ([\d.]+ KiB) +│ (\S+) +│ lru +│ +([\d.,]+) │", shown.out)
     speed = {(name, link): float(value.replace(",", "")) for name, _, link, value in rows}

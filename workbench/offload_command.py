@@ -210,7 +210,8 @@ def _show_curves(curves: xr.Dataset, requests: Requests) -> None:
 
 def _show_speeds(found: xr.Dataset, requests: Requests) -> None:
     """What the best policy that can run, LRU and the optimum come to over every link, in every format."""
-    title = "predicted tokens/s, simulated: misses one after the other, no computation counted"
+    room = f"room as {found['precision'].values[0]} experts"
+    title = f"predicted tokens/s, simulated: misses one after the other, no computation counted; {room}"
     table = _table(title, ["experts", "link", "policy"], found, requests)
     able = [one for one in found["policy"].values.tolist() if not _knows_the_future(one, requests)]
     for precision, link in product(found["precision"].values.tolist(), found["link"].values.tolist()):
