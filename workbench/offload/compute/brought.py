@@ -53,15 +53,15 @@ class TokenBringer:
         """
         engine, first, prefetcher = self._engine, self._first, self._engine.loop.prefetcher
         engine.begin_pass(self._layer, context.iteration, 1, is_prompt=context.phase != "decode")
-        reads_tokens = prefetcher is not None and prefetcher.needs_tokens and context.token_id is not None
+        token_id = context.token_id if prefetcher is not None and prefetcher.needs_tokens else None
+        pages = [first + expert for expert in experts]
         seen = Observation(
             layer=self._layer,
-            pages=sorted(first + expert for expert in experts),
+            pages=sorted(pages),
             counts=[1] * len(experts),
             ahead=lambda: self._ahead(self._layer, x, context),
-            token_ids=tuple(context.token_id.tolist()) if reads_tokens else None,
+            token_ids=None if token_id is None else tuple(token_id.tolist()),
         )
-        pages = [first + expert for expert in experts]
 
         def compute() -> None:
             slots = engine.slots_of(pages)

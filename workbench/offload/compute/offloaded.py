@@ -69,7 +69,8 @@ class OffloadedExperts(Experts):
         is_more = engine.decoder is not None or engine.precision.skip > 0 or engine.host_side is not None
         if is_more or engine.device.type != "cpu" or self._body.token_weights() is None:
             return None
-        return TokenWeights(*engine.pool.tensors, TokenBringer(engine, self.layer, self.num_experts, self.ahead))
+        gate_up, down = engine.pool.tensors
+        return TokenWeights(gate_up, down, TokenBringer(engine, self.layer, self.num_experts, self.ahead))
 
     def run(
         self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
