@@ -20,7 +20,10 @@ WIDTH, COUNT = 16, 6
 
 
 class Instant:
-    """An engine that has everything, and gives it out in waves as it is told; slot = 5 - expert."""
+    """An engine that gives everything out, in waves as it is told; slot = 5 - expert.
+
+    Those that are `late` are not there before they are given out, and those that were there are gone by then.
+    """
 
     capacity = COUNT
     # what the constructor's signature asks for.
@@ -33,13 +36,24 @@ class Instant:
         self.precision = Precision(encoding, OffloadConfig(skip=skip), num_layers=4, num_experts=COUNT)
         self.ledger, self.loop = Ledger(), SimpleNamespace(cache=SimpleNamespace(slot_of={}))
         self.pool = SimpleNamespace(tensors=tuple(tensor.flip(0).contiguous() for tensor in tensors))
-        self.cuts, self.asked = cuts, []
+        self.cuts, self.asked, self.late, self.whole = cuts, [], set(), self.pool.tensors
+
+    def slots_of(self, pages):
+        return [-1 if page - 3 * COUNT in self.late else 5 - (page - 3 * COUNT) for page in pages]
 
     def begin_pass(self, layer, iteration, tokens, *, is_prompt):
         self.asked.append((layer, iteration, tokens, is_prompt))
 
     def serve(self, seen, tokens, *, meanwhile):
+        late = [5 - expert for expert in self.late]
+        self.pool.tensors = tuple(tensor.clone() for tensor in self.whole)
+        for tensor in self.pool.tensors:
+            tensor[late] = torch.nan
         meanwhile()
+        for tensor, whole in zip(self.pool.tensors, self.whole, strict=True):
+            if late:
+                tensor.fill_(torch.nan)
+                tensor[late] = whole[late]
         self.asked.append((list(seen.pages), list(seen.counts), list(tokens)))
         experts = [page - 3 * COUNT for page in seen.pages]
         start = 0
@@ -76,6 +90,19 @@ def test_waves_change_no_bit(kind, cuts):
     assert torch.equal(offloaded(x, plan, RouteContext()), body(x, plan, RouteContext()))
     rows = offloaded.unweighted((), x, plan, RouteContext())
     assert torch.equal(rows, body.unweighted(body.tensors(), x, plan, RouteContext()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [(), (2,), (1, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("kind", ["mlp", "swish_mlp", "residual"])
+def test_experts_that_are_there_compute_before_the_others_come_and_change_no_bit(kind, cuts):
+    body, offloaded = made(kind, cuts)
+    plan, x = plan_of([[0, 5], [4, 1], [5, 2], [0, 4]]), torch.randn(4, WIDTH)
+    for late in ({1}, {0, 5}, {0, 1, 2, 4}, {0, 1, 2, 4, 5}):
+        offloaded.engine.late = late
+        assert torch.equal(offloaded(x, plan, RouteContext()), body(x, plan, RouteContext()))
+        rows = offloaded.unweighted((), x, plan, RouteContext())
+        assert torch.equal(rows, body.unweighted(body.tensors(), x, plan, RouteContext()))
 
 
 @torch.no_grad()

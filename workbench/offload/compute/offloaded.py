@@ -1,7 +1,6 @@
 """Experts of a layer of which only some are in memory: the same signature, the same outputs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, final
@@ -13,6 +12,7 @@ from torch import Tensor
 from workbench.core.context import RouteContext
 from workbench.core.experts import Experts, TokenWeights
 from workbench.core.sparse import SparseRouting
+from workbench.offload.compute.asked import Asked, asked_of
 from workbench.offload.compute.brought import TokenBringer
 from workbench.offload.compute.host_compute import measure_host
 from workbench.offload.compute.host_side import HostPart
@@ -29,7 +29,7 @@ Ahead = Callable[[int, Tensor, RouteContext], Sequence[Guess]]
 class _Wave(NamedTuple):
     """Experts that compute together: their numbers, their places on the first axis of the tensors, and these.
 
-    With `rows` they have computed, in the host; the rows are in the order of places.
+    With `rows` they have computed, in the host or before the others came; the rows are in the order of places.
     """
 
     experts: list[int]
@@ -82,7 +82,7 @@ class OffloadedExperts(Experts):
             OSError: an expert could not be read.
         """
         plan = self._computed(plan)
-        asked = _asked(plan)
+        asked = asked_of(plan)
         waves = self._waves(asked, x, plan, context)
         first = next(waves, None)
         if first is None:
@@ -97,7 +97,7 @@ class OffloadedExperts(Experts):
         self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
     ) -> Float[Tensor, "N D"]:
         """Every row after its expert. Nothing is skipped: who takes the rows weighs all of them."""
-        asked = _asked(plan)
+        asked = asked_of(plan)
         waves = self._waves(asked, x, plan, context)
         first = next(waves, None)
         return x[:0] if first is None else self._rows(asked, first, waves, x, plan, context)
@@ -126,7 +126,7 @@ class OffloadedExperts(Experts):
         self.engine.ledger.skipped += skipped
         return plan
 
-    def _waves(self, asked: "_Asked", x: Tensor, plan: SparseRouting, context: RouteContext) -> Iterator[_Wave]:
+    def _waves(self, asked: Asked, x: Tensor, plan: SparseRouting, context: RouteContext) -> Iterator[_Wave]:
         if plan.num_experts != self.num_experts:
             raise ValueError(
                 f"offloaded experts run one by one, and this router asks for {plan.num_experts} merged ones of "
@@ -155,7 +155,7 @@ class OffloadedExperts(Experts):
 
     def _served(
         self,
-        asked: "_Asked",
+        asked: Asked,
         x: Tensor,
         plan: SparseRouting,
         context: RouteContext,
@@ -175,13 +175,40 @@ class OffloadedExperts(Experts):
                 token_ids=token_ids,
             )
             tokens = [part.tokens[number] for _, number in pages]
-            for numbers, slots in engine.serve(seen, tokens, meanwhile=meanwhile):
-                yield from self._computable(numbers, slots)
+            early, computed = list[_Wave](), set[int]()
+            compute = partial(self._compute_early, early, part, x, plan, context, meanwhile)
+            for numbers, slots in engine.serve(seen, tokens, meanwhile=compute):
+                while early:
+                    yield early[0]
+                    computed.update(early.pop().experts)
+                left = [(n, slot) for n, slot in zip(numbers, slots, strict=True) if n not in computed]
+                if left:
+                    yield from self._computable([number for number, _ in left], [slot for _, slot in left])
+
+    def _compute_early(
+        self,
+        early: list[_Wave],
+        part: Asked,
+        x: Tensor,
+        plan: SparseRouting,
+        context: RouteContext,
+        others: Callable[[], None],
+    ) -> None:
+        """While some are on their way: the others, and then those that are there."""
+        others()
+        if self.engine.decoder is not None:
+            return
+        slots = self.engine.slots_of([self._pages(expert)[0] for expert in part.experts])
+        there = [(expert, slot) for expert, slot in zip(part.experts, slots, strict=True) if slot >= 0]
+        if 0 < len(there) < len(slots):
+            wave = _Wave([expert for expert, _ in there], [slot for _, slot in there], self._slots)
+            rows = self._body.unweighted(wave.tensors, x, _renumbered(plan, wave), context)
+            early.append(wave._replace(rows=rows))
 
     def _pages(self, expert: int) -> range:
         return self.engine.precision.pages(self.layer, expert)
 
-    def _parts(self, asked: "_Asked") -> Iterator["_Asked"]:
+    def _parts(self, asked: Asked) -> Iterator[Asked]:
         """What is asked for, cut so that all pages of an expert are in one wave; the resident ones first."""
         capacity, slot_of = self.engine.capacity, self.engine.loop.cache.slot_of
         pages = [len(self._pages(expert)) for expert in asked.experts]
@@ -202,7 +229,7 @@ class OffloadedExperts(Experts):
         """A wave of pages as experts with dense tensors."""
         engine, decoder = self.engine, self.engine.decoder
         if decoder is None:
-            yield _Wave(numbers, slots, tuple(tensor[: engine.capacity] for tensor in engine.pool.tensors))
+            yield _Wave(numbers, slots, self._slots)
             return
         levels = engine.precision.levels
         slots_of: dict[int, list[int]] = {}
@@ -214,6 +241,10 @@ class OffloadedExperts(Experts):
             some = experts[start : start + decoder.room]
             decoder.put([slots_of[expert] for expert in some], engine.pool.tensors)
             yield _Wave(some, list(range(len(some))), decoder.tensors)
+
+    @property
+    def _slots(self) -> tuple[Tensor, ...]:
+        return tuple(tensor[: self.engine.capacity] for tensor in self.engine.pool.tensors)
 
     @property
     def _reads_tokens(self) -> bool:
@@ -231,7 +262,7 @@ class OffloadedExperts(Experts):
 
     def _rows(
         self,
-        asked: "_Asked",
+        asked: Asked,
         first: _Wave,
         waves: Iterator[_Wave],
         x: Tensor,
@@ -263,38 +294,7 @@ class OffloadedExperts(Experts):
         return f"{self.num_experts} experts, {self.engine.capacity} slots for all layers"
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Who a plan asks for: experts with rows, ascending, the rows of each, and the first token that asks."""
-
-    experts: list[int]
-    counts: list[int]
-    tokens: list[int]
-
-    def without(self, places: Sequence[int]) -> "_Asked":
-        """All but some."""
-        return self if not places else self.part([one for one in range(len(self.experts)) if one not in places])
-
-    def part(self, places: Sequence[int]) -> "_Asked":
-        """Some of them."""
-        chosen = sorted(places)
-        return _Asked(*([whole[place] for place in chosen] for whole in (self.experts, self.counts, self.tokens)))
-
-
 def _renumbered(plan: SparseRouting, wave: _Wave, *, is_whole: bool = False) -> SparseRouting:
     device = plan.expert.device
     experts, places = (torch.tensor(numbers, device=device) for numbers in (wave.experts, wave.places))
     return plan.renumber(experts, places, num_experts=len(wave.tensors[0]), is_whole=is_whole)
-
-
-def _asked(plan: SparseRouting) -> _Asked:
-    if plan.num_tokens == 1 and plan.kept is None:
-        experts = sorted(expert for expert in plan.expert[0].tolist() if expert >= 0)
-        # a token may choose an expert twice.
-        if len(set(experts)) == len(experts):
-            return _Asked(experts, [1] * len(experts), [0] * len(experts))
-    counts = plan.counts
-    has_rows = counts.nonzero().flatten()
-    starts = (counts.cumsum(0) - counts)[has_rows]
-    # rows of an expert are in the order of tokens.
-    return _Asked(has_rows.tolist(), counts[has_rows].tolist(), plan.rows[starts].tolist())
