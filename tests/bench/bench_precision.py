@@ -43,7 +43,22 @@ ARMS = {
     "int4, 1.5 of 2 levels alike": {"format": LEVELS, "mean_levels": 1.5},
     "int4, 1.5 of 2 levels by use": {"format": LEVELS, "mean_levels": 1.5, "usage": ()},
     "int4, 2 levels": {"format": LEVELS},
-    "residual, 4 blocks": {"format": Spec("residual", {"levels": 4})},
+    **{
+        f"residual, {name}{words}": {"format": Spec("residual", of), "mean_levels": mean, **more}
+        for name, of, mean in (
+            ("4 blocks", {"levels": 4}, None),
+            ("2 blocks, rank 4", {"levels": 2, "rank": 4}, None),
+            ("2 of 6 blocks", {"levels": 6}, 2),
+            ("3 of 6 blocks", {"levels": 6}, 3),
+        )
+        for words, more in (("", {}), (", calibrated", {"calibration": ()}))
+    },
+    "residual, 3 of 6, cal., use": {
+        "format": Spec("residual", {"levels": 6}),
+        "mean_levels": 3,
+        "calibration": (),
+        "usage": (),
+    },
     "exact, skip 0.3": {"skip": 0.3},
     "int4, skip 0.3": {"format": Spec("int4"), "skip": 0.3},
 }
@@ -79,12 +94,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def race(folder, scratch, arms, prompt, used):
+def race(folder, scratch, arms, prompt, used, calibration=()):
     """Every arm in turn: the opened models, and tokens per second of every round."""
     models, speeds = {}, {name: [] for name in arms}
     for number, (name, options) in enumerate(arms.items()):
         if "usage" in options:
             options = {**options, "usage": used}
+        if "calibration" in options:
+            options = {**options, "calibration": calibration}
         config = OffloadConfig(budget=SHARE, **options)
         models[name] = open_offloaded(folder, config, store=scratch / str(number))
     for round_ in range(ROUNDS + 1):
@@ -117,7 +134,8 @@ def bench_formats_of_a_trained_model(tmp_path, folder):
         return
     resident, tokenizer = load(folder).eval(), load_tokenizer(tokenizer_folder(folder))
     held_out = tokens_of(tokenizer, "validation", TOKENS)
-    models, speeds = race(folder, tmp_path, ARMS, held_out[:32], usage(resident, tokenizer))
+    calibration = tuple(tokens_of(tokenizer, "train", TOKENS))
+    models, speeds = race(folder, tmp_path, ARMS, held_out[:32], usage(resident, tokenizer), calibration)
     print(
         f"\n{folder.name}, float32, cpu, {torch.get_num_threads()} threads, torch {torch.__version__}; budget {SHARE} "
         f"of the experts as they are, lru; {NEW} tokens after 32, {ROUNDS} rounds in turn; loss on {TOKENS}"

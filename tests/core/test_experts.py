@@ -34,6 +34,11 @@ def test_row_experts_dispatch_compute_and_combine(plan):
     assert out.flatten().tolist() == [0.5 * 3 + 0.5 * 1, 10 * (1 * 2 + 2 * 3), 100 * 0.25]
 
 
+def test_experts_need_not_say_what_their_tensors_multiply():
+    body = Doubling(3)
+    assert body.inputs(body.tensors(), torch.ones(2, 1)) == ()
+
+
 def test_run_takes_tensors_from_anywhere(plan):
     x = torch.tensor([[1.0], [10.0], [100.0]])
     ours, others = Doubling(3), torch.tensor([0.0, 0.0, 1.0])

@@ -26,6 +26,18 @@ def plan_of(tokens: int, *, drops: bool = False) -> SparseRouting:
     return SparseRouting.from_topk(expert, torch.rand(tokens, 2, generator=generator), keep=keep, num_experts=4)
 
 
+@torch.no_grad()
+def test_inputs_are_what_each_matrix_of_an_expert_multiplies(experts):
+    rows = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    counts = torch.tensor([0, 3, 0, 0])
+    gate_up, down = (tensor[1] for tensor in experts.tensors())
+    first, second = experts.inputs((gate_up, down), rows)
+    assert first is rows
+    plan = SparseRouting.identity(counts)
+    expected = experts.unweighted(experts.tensors(), rows, plan, RouteContext())
+    assert torch.allclose(second @ down.T, expected, atol=1e-5)
+
+
 def test_parameters_are_two_stacks_with_gate_above_up(experts):
     assert {name: tuple(p.shape) for name, p in experts.named_parameters()} == {
         "gate_up": (4, 10, 6),

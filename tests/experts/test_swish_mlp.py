@@ -34,6 +34,16 @@ def test_it_agrees_with_the_dense_sum_over_experts_and_so_do_its_gradients(asser
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_inputs_are_what_each_matrix_of_an_expert_multiplies():
+    body, rows = SwishMLPExperts(6, 4, hidden=5), torch.randn(3, 6)
+    for parameter in body.parameters():
+        torch.nn.init.normal_(parameter)
+    first, second = body.inputs((body.up[2], body.down[2]), rows)
+    assert first is rows
+    expected = body.rows(body.tensors(), rows, torch.tensor([0, 0, 3, 0]))
+    torch.testing.assert_close(second @ body.down[2].T, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_expert_has_two_matrices_and_nothing_else():
     shapes = {name: tuple(p.shape) for name, p in SwishMLPExperts(6, 4, hidden=5).named_parameters()}
     assert shapes == {"up": (4, 5, 6), "down": (4, 6, 5)}

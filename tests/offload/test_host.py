@@ -107,6 +107,11 @@ def test_lossy_experts_are_those_that_a_format_says(spec, folder, tmp_path):
     assert not torch.equal(got[0], exact[0])
 
 
+def test_a_calibration_text_is_refused(folder):
+    with pytest.raises(ValueError, match="calibration runs models of our own families only; leave it out"):
+        open_offloaded_host(folder("olmoe"), OffloadConfig(format=Spec("residual"), calibration=(1, 2, 3)))
+
+
 def test_what_the_cache_did_and_where_the_experts_are_can_be_recorded(folder, tmp_path):
     config = OffloadConfig(budget="50%", policy=Spec("lfu"))
     with open_offloaded_host(folder("olmoe"), config, store=tmp_path / "experts") as offloaded:

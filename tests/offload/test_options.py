@@ -26,6 +26,7 @@ def test_text_says_what_python_says():
         "format": "int4:levels=2",
         "mean_levels": "1.5",
         "usage": "none",
+        "calibration": "words.txt",
         "skip": "0.1",
     }
     assert given.keys() == {one.name for one in fields(OffloadConfig)}
@@ -39,6 +40,7 @@ def test_text_says_what_python_says():
         inclusive=True,
         format=Spec("int4", {"levels": 2}),
         mean_levels=1.5,
+        calibration="words.txt",
         skip=0.1,
     )
     assert config_of_text({}) == OffloadConfig()

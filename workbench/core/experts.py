@@ -72,6 +72,16 @@ class Experts(nn.Module, ABC):
         """The weights of plain SwiGLU experts, for a fused path for single tokens; None where there is more to do."""
         return None
 
+    def inputs(self, tensors: tuple[Any, ...], rows: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+        """What each tensor of one expert multiplies for its rows; none where the experts do not say.
+
+        The last axis is the tensor's last. `rows` itself where that is what is multiplied; None for what is no matrix.
+
+        Args:
+            tensors: of that expert, without the axis of experts.
+        """
+        return ()
+
     def forward(self, x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext) -> Float[Tensor, "T D"]:
         """Dispatch, the experts over their own tensors, weighted combine."""
         return self.run(self.tensors(), x, plan, context)

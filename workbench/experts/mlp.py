@@ -41,6 +41,11 @@ class MLPExperts(Experts):
         """Both stacks, where they lie."""
         return TokenWeights(self.gate_up, self.down)
 
+    def inputs(self, tensors: tuple[Any, ...], rows: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+        """The rows for gate and up, their gated product for the way down."""
+        gate, up = (rows @ tensors[0].T).chunk(2, dim=-1)
+        return rows, nn.functional.silu(gate) * up
+
     def run(
         self, tensors: tuple[Any, ...], x: Float[Tensor, "T D"], plan: SparseRouting, context: RouteContext
     ) -> Float[Tensor, "T D"]:

@@ -35,6 +35,10 @@ class SwishMLPExperts(RowExperts):
         """The up and the down projections."""
         return self.up, self.down
 
+    def inputs(self, tensors: tuple[Any, ...], rows: Float[Tensor, "N D"]) -> tuple[Tensor | None, ...]:
+        """The rows for the way up, what comes after swish for the way down."""
+        return rows, nn.functional.silu(rows @ tensors[0].T)
+
     def rows(
         self, tensors: tuple[Any, ...], rows: Float[Tensor, "N D"], counts: Int[Tensor, "E"]
     ) -> Float[Tensor, "N D"]:

@@ -34,6 +34,8 @@ class OffloadConfig:
             experts that are used more and that lose more; None for all. See `share_levels`.
         usage: how often each expert is used, layer after layer, as `usage_of` counts it; None for alike. As text it
             is a trace, in which it is counted.
+        calibration: a text that says which inputs of experts are large, for a format that weighs its errors by them
+            (`residual`): the path of a text file, or token ids; None for none. See `calibrate`.
         skip: an expert whose weight is below this share of its token's largest is not computed [1]; 0 computes
             all. See `without_light`.
     """
@@ -49,6 +51,7 @@ class OffloadConfig:
     format: Spec = field(default_factory=lambda: Spec("exact"))
     mean_levels: float | None = None
     usage: tuple[float, ...] | None = None
+    calibration: str | tuple[int, ...] | None = None
     skip: float = 0.0
 
     def __post_init__(self) -> None:

@@ -164,6 +164,8 @@ def open_offloaded_host(
         OSError: the disk is full or not writable.
     """
     format_of(config)
+    if config.calibration is not None:
+        raise ValueError("calibration runs models of our own families only; leave it out for this checkpoint")
     host = HostModel.open(path, with_experts=False)
     source = Path(path)
     identity = stamp_of([source / "config.json", *sorted(source.glob("*.safetensors"))])

@@ -27,6 +27,7 @@ from workbench.model.pieces import fill
 from workbench.model.router_parts import new_experts
 from workbench.model.transformer import Transformer
 from workbench.model.weights import open_source
+from workbench.offload.calibration import calibration_tokens
 from workbench.offload.compute.offloaded import OffloadedExperts
 from workbench.offload.config import OffloadConfig
 from workbench.offload.engine import OffloadEngine
@@ -196,12 +197,14 @@ def open_offloaded(
     """
     format_of(config)
     with open_source(path) as source:
+        text = calibration_tokens(config.calibration, source.folder)
         opened = converted(
             source.folder / "experts",
             store,
             identity_of(source),
-            lambda folder: convert(source, folder, format=config.format, on_expert=on_expert),
+            lambda folder: convert(source, folder, format=config.format, calibration=text, on_expert=on_expert),
             format=config.format,
+            calibration=text,
         )
         engine = _engine(opened, source.model, config, torch.device(device))
         try:
@@ -224,10 +227,11 @@ def offload_model(model: Transformer, config: OffloadConfig) -> OffloadedModel:
         OSError: the disk is full or not writable.
     """
     format_of(config)
+    text = calibration_tokens(config.calibration, None)
     scratch = Path(mkdtemp(prefix="workbench-experts-"))
     copy = Transformer(model.config)
     try:
-        convert_model(model, scratch / "experts", format=config.format)
+        convert_model(model, scratch / "experts", format=config.format, calibration=text)
         engine = _engine(ExpertStore(scratch / "experts"), copy, config, model.device)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

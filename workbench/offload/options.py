@@ -22,7 +22,7 @@ def config_of_text(given: Mapping[str, str]) -> OffloadConfig:
     """A configuration from texts by the name of the option.
 
     What may be None is so as `none`; a policy or a format has its arguments as `lfu:half_life=64`; `usage` is counted
-    in a trace, whose path is given.
+    in a trace, whose path is given, and `calibration` is the path of a text.
 
     Raises:
         ValueError: no such option, or a text that is none of its values; the message names it.

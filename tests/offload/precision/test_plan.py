@@ -76,6 +76,15 @@ def test_levels_that_a_format_does_not_have_are_refused(mean):
         format_of(config)
 
 
+def test_a_calibration_text_needs_a_format_that_heeds_it():
+    told = Spec("residual", {"levels": 2})
+    assert format_of(OffloadConfig(format=told, calibration=(1, 2))).takes_scales
+    with pytest.raises(ValueError, match=r"int8 is the same for every calibration text; .* or take one of: residual$"):
+        format_of(OffloadConfig(format=Spec("int8"), calibration=(1, 2)))
+    known = Encoding(format=told, levels=2, dense=STACK.dense, left=LEFT, calibration="ab", tokens=(3, 0, 9, 4, 4, 4))
+    assert str(made(known)) == "residual:levels=2 calibrated on text ab (0 to 9 tokens): lossy, not measured yet"
+
+
 def test_a_format_that_does_not_exist_is_refused():
     with pytest.raises(LookupError, match=r"has no 'int3'"):
         format_of(OffloadConfig(format=Spec("int3")))

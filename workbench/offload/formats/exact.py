@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from workbench.offload.expert_format import ExpertFormat
+from workbench.offload.expert_format import ExpertFormat, Scales
 
 __all__ = ["Exact"]
 
@@ -18,7 +18,7 @@ class Exact(ExpertFormat):
     def __init__(self) -> None:
         super().__init__(levels=1)
 
-    def page_of(self, left: Sequence[Tensor]) -> list[Tensor]:
+    def page_of(self, left: Sequence[Tensor], scales: Scales | None = None) -> list[Tensor]:
         """The tensors themselves."""
         return list(left)
 

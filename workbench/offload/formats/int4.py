@@ -7,7 +7,7 @@ from jaxtyping import Int8, UInt8
 from torch import Tensor
 
 from workbench.core.check import at_least
-from workbench.offload.expert_format import ExpertFormat
+from workbench.offload.expert_format import ExpertFormat, Scales
 from workbench.offload.formats._groups import grouped, rounded, scaled
 
 __all__ = ["Int4"]
@@ -31,7 +31,7 @@ class Int4(ExpertFormat):
         at_least("group", group, 1)
         self.group = group
 
-    def page_of(self, left: Sequence[Tensor]) -> list[Tensor]:
+    def page_of(self, left: Sequence[Tensor], scales: Scales | None = None) -> list[Tensor]:
         """Packed codes and scales of every tensor in turn."""
         page = []
         for tensor in left:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from workbench.core.check import at_least
-from workbench.offload.expert_format import ExpertFormat
+from workbench.offload.expert_format import ExpertFormat, Scales
 from workbench.offload.formats._groups import rounded, scaled
 
 __all__ = ["Int8"]
@@ -28,7 +28,7 @@ class Int8(ExpertFormat):
         at_least("group", group, 1)
         self.group = group
 
-    def page_of(self, left: Sequence[Tensor]) -> list[Tensor]:
+    def page_of(self, left: Sequence[Tensor], scales: Scales | None = None) -> list[Tensor]:
         """Codes and scales of every tensor in turn."""
         return [part for tensor in left for part in rounded(tensor, self.group, _MOST)]
 

@@ -1,13 +1,14 @@
 """Residual blocks: signs and a few factors of the magnitudes, block after block (BitStack)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from workbench.core.check import at_least
-from workbench.offload.expert_format import ExpertFormat
+from workbench.offload.expert_format import ExpertFormat, Scales
 from workbench.offload.formats._signs import packed_signs, signs
 
 __all__ = ["Residual", "magnitude_factors"]
@@ -17,8 +18,12 @@ class Residual(ExpertFormat):
     """A stack of blocks of equal size; an expert is read from as many as a budget allows.
 
     A block holds the signs of what is left of a matrix and the best factors of its magnitudes. Unlike the paper,
-    factors are rounded to half precision before they are subtracted, so that the next block takes up the rounding,
-    and weights are not scaled by the inputs of a calibration text. A vector is a matrix of one row.
+    factors are rounded to half precision before they are subtracted, so that the next block takes up the rounding.
+    A vector is a matrix of one row.
+
+    With the inputs of a calibration text the columns of a matrix are scaled by their size before it is taken apart,
+    so that a block takes away what the text would miss most. The paper divides the inputs by the same size, in the
+    norm or the matrix before; here the right factors are divided, so that reading knows nothing of it.
 
     Args:
         levels: blocks of an expert. The paper uses 16.
@@ -27,17 +32,26 @@ class Residual(ExpertFormat):
     Source: arXiv 2410.23918, section 3 and its released code (iterative absolute-value decomposition).
     """
 
+    takes_scales: ClassVar[bool] = True
+
     def __init__(self, *, levels: int = 4, rank: int = 1):
         super().__init__(levels=levels)
         at_least("rank", rank, 1)
         self.rank = rank
 
-    def page_of(self, left: Sequence[Tensor]) -> list[Tensor]:
+    def page_of(self, left: Sequence[Tensor], scales: Scales | None = None) -> list[Tensor]:
         """Signs, left and right factors of every tensor in turn."""
         page = []
-        for tensor in left:
-            below, right = zip(*(magnitude_factors(one, self.rank) for one in _matrices(tensor)), strict=True)
-            page += [packed_signs(tensor), torch.stack(below).half(), torch.stack(right).half()]
+        for tensor, scale in zip(left, [None] * len(left) if scales is None else scales, strict=True):
+            # the size of all columns together changes nothing, but half precision has its ends.
+            column = None if scale is None else scale / scale.mean()
+            matrices = _matrices(tensor if column is None else tensor * column.unsqueeze(-2))
+            below, right = zip(*(magnitude_factors(one, self.rank) for one in matrices), strict=True)
+            factors = torch.stack(right)
+            if column is not None:
+                factors = factors / column.reshape(-1, 1, column.shape[-1])
+            # a size is above 0, so signs are those of the tensor as it is.
+            page += [packed_signs(tensor), torch.stack(below).half(), factors.half()]
         return page
 
     def write(self, page: Sequence[Tensor], out: Sequence[Tensor]) -> None:

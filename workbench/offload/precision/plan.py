@@ -46,7 +46,7 @@ class Precision:
         self.levels, self.dense, self.num_experts = encoding.levels, encoding.dense, num_experts
         self.skip = config.skip
         self.loss: PrecisionLoss | None = None
-        self._name = str(encoding.format)
+        self._name = encoding.name
         if config.mean_levels is None:
             self.pages_of = [self.levels] * (num_layers * num_experts)
         else:
@@ -116,6 +116,12 @@ def format_of(config: OffloadConfig) -> ExpertFormat:
         raise ValueError(
             f"experts compute in the host as they lie there, which those of format {config.format} cannot; "
             "give host_compute or the format, not both"
+        )
+    if config.calibration is not None and not found.takes_scales:
+        names = ", ".join(name for name in FORMATS.names() if FORMATS.get(name).takes_scales)
+        raise ValueError(
+            f"format {config.format} is the same for every calibration text; leave calibration out, or take one of: "
+            f"{names}"
         )
     if config.mean_levels is not None:
         hint = f"{config.format} writes {found.levels} for each expert; give its argument levels"

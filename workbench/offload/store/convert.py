@@ -14,7 +14,8 @@ from workbench.core.records import ExpertKey
 from workbench.core.spec import Spec
 from workbench.model.pieces import Piece, state_of, view_of
 from workbench.model.transformer import Transformer
-from workbench.model.weights import ModelSource
+from workbench.model.weights import ModelSource, load
+from workbench.offload.calibration import calibrate, calibration_name
 from workbench.offload.store.blocks import parts_of
 from workbench.offload.store.encoding import EXACT
 from workbench.offload.store.expert_store import ExpertStore, write_store
@@ -22,8 +23,13 @@ from workbench.offload.store.expert_store import ExpertStore, write_store
 __all__ = ["convert", "convert_model", "converted", "identity_of", "is_expert", "stamp_of", "stored_as"]
 
 
-def convert_model(model: Transformer, folder: Path, *, format: Spec = EXACT) -> None:
+def convert_model(
+    model: Transformer, folder: Path, *, format: Spec = EXACT, calibration: Sequence[int] | None = None
+) -> None:
     """Write the experts of a model in memory, as they are now.
+
+    Args:
+        calibration: tokens of a text whose inputs the format takes into account.
 
     Raises:
         LookupError: unknown format.
@@ -45,6 +51,7 @@ def convert_model(model: Transformer, folder: Path, *, format: Spec = EXACT) -> 
         num_experts=layers[0].experts.num_experts,
         source="a model in memory",
         format=format,
+        calibration=None if calibration is None else calibrate(model, calibration),
     )
 
 
@@ -53,9 +60,14 @@ def convert(
     folder: Path,
     *,
     format: Spec = EXACT,
+    calibration: Sequence[int] | None = None,
     on_expert: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the experts of a checkpoint as blocks, one expert at a time.
+
+    Args:
+        calibration: tokens of a text whose inputs the format takes into account; while it is read the whole model
+            is in memory.
 
     Raises:
         LookupError: unknown format.
@@ -80,8 +92,9 @@ def convert(
         shape,
         num_layers=len(config.moe_layers),
         num_experts=config.num_experts,
-        source=stored_as(identity_of(source), format),
+        source=stored_as(identity_of(source), format, calibration),
         format=format,
+        calibration=None if calibration is None else calibrate(load(source.folder).eval(), calibration),
         about={"model": config.to_json()},
         on_expert=lambda done: on_expert(done, total),
     )
@@ -146,27 +159,34 @@ def stamp_of(files: Iterable[Path], about: Any = None) -> str:
     return sha256(json.dumps([about, stamps], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def stored_as(identity: str, format: Spec) -> str:
-    """Names the experts of a store: weights, and the format they are in."""
-    return identity if format == EXACT else f"{identity} as {format}"
+def stored_as(identity: str, format: Spec, calibration: Sequence[int] | None = None) -> str:
+    """Names the experts of a store: weights, the format they are in, and the text that they were calibrated on."""
+    name = identity if format == EXACT else f"{identity} as {format}"
+    return name if calibration is None else f"{name} calibrated on {calibration_name(calibration)}"
 
 
 def converted(
-    usual: Path, named: Path | None, identity: str, convert_into: Callable[[Path], None], *, format: Spec = EXACT
+    usual: Path,
+    named: Path | None,
+    identity: str,
+    convert_into: Callable[[Path], None],
+    *,
+    format: Spec = EXACT,
+    calibration: Sequence[int] | None = None,
 ) -> ExpertStore:
     """The store of some weights in a format, converted if it is not there.
 
     Args:
         usual: where it lies when nobody says otherwise, each format in a folder of its own beside it; a store of
-            other weights or other arguments there is replaced.
+            other weights, other arguments or another calibration text there is replaced.
         named: a place that a person chose; what is there is never overwritten, and refused if it is another's.
 
     Raises:
-        ValueError: a damaged store, or one of other weights or in another format, at a named place.
+        ValueError: a damaged store, or one of other weights, format or calibration, at a named place.
         OSError: the disk is full or not writable.
     """
     beside = usual if format == EXACT else usual.with_name(f"{usual.name}-{format.name}")
-    folder, identity = beside if named is None else named, stored_as(identity, format)
+    folder, identity = beside if named is None else named, stored_as(identity, format, calibration)
     is_there = folder.exists() if named is not None else ExpertStore.is_of(folder, identity)
     if not is_there:
         convert_into(folder)

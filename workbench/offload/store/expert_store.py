@@ -4,6 +4,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +18,7 @@ from workbench.core.records import ExpertKey
 from workbench.core.spec import Spec
 from workbench.core.units import human_bytes
 from workbench.model.tensor_files import read_json, write_json, written_beside
+from workbench.offload.calibration import Calibration
 from workbench.offload.expert_format import ExpertFormat
 from workbench.offload.formats import FORMATS
 from workbench.offload.store.blocks import BlockShape, parts_of
@@ -41,6 +43,7 @@ def write_store(
     num_experts: int,
     source: str,
     format: Spec = EXACT,
+    calibration: Calibration | None = None,
     about: Mapping[str, Any] | None = None,
     on_expert: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -52,6 +55,7 @@ def write_store(
         shape: of every expert, as it computes.
         source: identifies the weights: a store of other weights is not opened for these.
         format: how experts are written; see `FORMATS`.
+        calibration: inputs of the experts, for a format that takes them.
         about: what else to remember, plain values.
         on_expert: called with the number of experts written.
 
@@ -73,7 +77,8 @@ def write_store(
                         f"experts must come in the order of layers and experts, got {key} at place {number}"
                     )
                 shape.check(tensors)
-                pages, norms = ([list(tensors)], []) if encoder.is_lossless else encoder.encode(tensors)
+                scales = None if calibration is None else calibration.scales[number]
+                pages, norms = ([list(tensors)], []) if encoder.is_lossless else encoder.encode(tensors, scales)
                 of_page = parts_of(pages[0])
                 sums += [_written(file.write, of_page, page) for page in pages]
                 left.append(norms)
@@ -81,6 +86,8 @@ def write_store(
         if len(left) != num_layers * num_experts:
             raise ValueError(f"{num_layers} layers of {num_experts} experts were announced, {len(left)} experts came")
         encoding = Encoding(format=format, levels=encoder.levels, dense=shape, left=np.array(left))
+        if calibration is not None:
+            encoding = replace(encoding, calibration=calibration.name, tokens=calibration.tokens)
         manifest = {"format": _FORMAT, "source": source, "num_layers": num_layers, "num_experts": num_experts}
         manifest |= {"parts": of_page.to_json(), "encoding": None if encoder.is_lossless else encoding.to_json()}
         manifest |= {"about": dict(about or {}), "checksums": sums}
@@ -233,7 +240,7 @@ class ExpertStore:
         rows = {
             "experts": f"{self.num_layers} layers x {self.num_experts}",
             "an expert": " x ".join([*([str(levels)] if levels > 1 else []), human_bytes(self.shape.num_bytes)]),
-            "format": str(self.encoding.format),
+            "format": self.encoding.name,
             "all experts": human_bytes(self.num_bytes),
             "read": self.way,
         }
