@@ -18,6 +18,9 @@ def share_levels(left: NDArray[np.float64], mean_levels: float, *, usage: Sequen
     that it takes away from what is left. Pages are of equal size, so gain per page is gain per byte. Pages without
     a gain are not added, so an expert that nobody uses keeps one page.
 
+    In a calibrated store the norms are of weights scaled by their inputs on the text. BitStack instead reads the text
+    anew for each expert at each level and goes by the perplexity: thousands of runs for a model of many experts.
+
     Args:
         left: squared norm of what is left of every expert after 0, 1, 2, ... pages: experts by levels + 1.
         mean_levels: pages per expert, on average [1].
