@@ -13,18 +13,6 @@ PAIRS = [[0, 1], [2, 3], [0, 1], [2, 4], [0, 3], [1, 2]]
 LINK = {"block_bytes": 100.0, "bytes_per_second": 1000.0}
 
 
-def local(tokens=400, layers=2, experts=8, stays=0.8, seed=0):
-    """Each layer keeps its pair of experts for a while."""
-    generator = np.random.default_rng(seed)
-    pairs, sets = [None] * layers, []
-    for _ in range(tokens):
-        for layer in range(layers):
-            if pairs[layer] is None or generator.random() > stays:
-                pairs[layer] = sorted(generator.choice(experts, 2, False) + layer * experts)
-            sets.append([int(page) for page in pairs[layer]])
-    return Requests.of_sets(sets, num_layers=layers, num_experts=experts)
-
-
 def test_bytes_and_speed_by_hand():
     found = cache_curves(Requests.of_sets(PAIRS), ["lru"], [2, 3, 4, 5], **LINK, compute_seconds=0.5)
     assert found.policy.values.tolist() == ["min", "lru"]
@@ -47,8 +35,8 @@ def test_a_hand_made_knee_is_found():
     assert np.isnan(knee_of([1, 2], np.array([0.1, 0.5])))
 
 
-def test_nobody_beats_min_and_local_requests_beat_independent_ones():
-    found = cache_curves(local(), ["lru", "lfu"], **LINK)
+def test_nobody_beats_min_and_local_requests_beat_independent_ones(local):
+    found = cache_curves(local(400, stays=0.8), ["lru", "lfu"], **LINK)
     assert (found.hit_rate <= found.hit_rate.sel(policy="min") + 1e-12).all()
     lru = found.hit_rate.sel(policy="lru").sel(capacity=[4, 6], method="nearest")
     assert (lru.sel(source="recorded") - lru.sel(source="independent") > 0.2).all()
@@ -57,8 +45,8 @@ def test_nobody_beats_min_and_local_requests_beat_independent_ones():
     assert found.hit_rate.isel(capacity=-1).sel(source="recorded").values.tolist() == pytest.approx([1 - 16 / 1600] * 3)
 
 
-def test_processes_and_threads_find_what_one_finds():
-    requests, heard = local(tokens=60), []
+def test_processes_and_threads_find_what_one_finds(local):
+    requests, heard = local(60, stays=0.8), []
     policies = ["lru", "lifo", "lfu:in_cache=True"]
     alone = cache_curves(requests, policies, [2, 5, 9], **LINK, jobs=1)
     together = cache_curves(
@@ -70,16 +58,16 @@ def test_processes_and_threads_find_what_one_finds():
     assert together.counted_by.values[2] == "general loop: lifo has no counter of its own"
 
 
-def test_every_number_is_that_of_a_run_of_its_own():
-    requests = local(tokens=80)
+def test_every_number_is_that_of_a_run_of_its_own(local):
+    requests = local(80, stays=0.8)
     found = cache_curves(requests, ["lifo", "lru"], [3, 7], **LINK, jobs=1).sel(source="recorded")
     for policy in ("min", "lifo", "lru"):
         alone = count_requests(requests, policy, [3, 7])
         assert found.misses.sel(policy=policy).values.tolist() == alone.misses.tolist()
 
 
-def test_independent_requests_keep_sizes_layers_and_load():
-    requests = local(tokens=3000)
+def test_independent_requests_keep_sizes_layers_and_load(local):
+    requests = local(3000, stays=0.8)
     other = independent_requests(requests, seed=0)
     assert np.array_equal(other.page // 8, requests.page // 8)
     before, after = (np.bincount(one.page, minlength=16) for one in (requests, other))

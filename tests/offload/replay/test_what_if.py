@@ -19,18 +19,6 @@ SLOW = LinkCost(start_seconds=0.5, bytes_per_second=100, source="assumed by the 
 FAST = LinkCost(start_seconds=0.5, bytes_per_second=200)
 
 
-def local(tokens=40, layers=2, experts=8, stays=0.7, seed=0):
-    """Each layer keeps its pair of experts for a while."""
-    generator = np.random.default_rng(seed)
-    pairs, sets = [None] * layers, []
-    for _ in range(tokens):
-        for layer in range(layers):
-            if pairs[layer] is None or generator.random() > stays:
-                pairs[layer] = sorted(generator.choice(experts, 2, False) + layer * experts)
-            sets.append([int(page) for page in pairs[layer]])
-    return Requests.of_sets(sets, num_layers=layers, num_experts=experts)
-
-
 def test_links_and_precisions_by_hand():
     scenes = {"slow": Scene(block_bytes=100, cost=SLOW, layer_seconds=0.5), "fast": Scene(block_bytes=100, cost=FAST)}
     requests = Requests.of_sets(PAIRS)
@@ -80,8 +68,8 @@ def machines() -> dict[str, Scene]:
 
 @pytest.mark.parametrize("policy", ["min", "lru", "least_stale"])
 @pytest.mark.parametrize("prefetch", [None, "markov", "oracle"])
-def test_every_cell_is_a_replay_of_its_own(policy, prefetch):
-    requests, scenes = local(), machines()
+def test_every_cell_is_a_replay_of_its_own(local, policy, prefetch):
+    requests, scenes = local(40, stays=0.7), machines()
     null = independent_requests(requests, seed=3)
     found = what_if(requests, scenes, [policy], [4, 7], prefetchers=[prefetch], seed=3, jobs=1)
     for link, scene in scenes.items():
@@ -103,9 +91,9 @@ def test_every_cell_is_a_replay_of_its_own(policy, prefetch):
                     assert alone.ledger.host_computed > 0
 
 
-def test_the_room_in_the_host_is_bytes_too():
+def test_the_room_in_the_host_is_bytes_too(local):
     scene = Scene(block_bytes=100, cost=SLOW, host_capacity=3, host_cost=FAST)
-    requests = local()
+    requests = local(40, stays=0.7)
     found = what_if(requests, {"host": scene}, ["lru"], [4], precisions={"exact": 100, "half": 50}, jobs=1)
     half = Scene(block_bytes=50, cost=SLOW, host_capacity=6, host_cost=FAST)
     alone = replay(requests, policy=Spec("lru"), capacity=8, scene=half)
@@ -113,8 +101,8 @@ def test_the_room_in_the_host_is_bytes_too():
     assert (float(cell.bytes), float(cell.seconds)) == (alone.ledger.moved_bytes, pytest.approx(alone.seconds))
 
 
-def test_processes_find_what_one_finds_and_curves_agree():
-    requests, heard, scenes = local(), [], machines()
+def test_processes_find_what_one_finds_and_curves_agree(local):
+    requests, heard, scenes = local(40, stays=0.7), [], machines()
     sizes, asked = [3, 6, 9], ["lru", "lifo"]
     alone = what_if(requests, scenes, asked, sizes, jobs=1)
     together = what_if(
@@ -129,18 +117,18 @@ def test_processes_find_what_one_finds_and_curves_agree():
         assert np.allclose(demand[name], curves[name], rtol=1e-12, equal_nan=True)
 
 
-def test_a_faster_link_and_smaller_experts_are_never_slower():
+def test_a_faster_link_and_smaller_experts_are_never_slower(local):
     scenes = {
         name: Scene(cost=LinkCost(bytes_per_second=speed)) for name, speed in (("1x", 10), ("2x", 20), ("4x", 40))
     }
-    found = what_if(local(200), scenes, ["lru"], precisions={"exact": 64, "int8": 33, "int4": 18}, jobs=1)
+    found = what_if(local(200, stays=0.7), scenes, ["lru"], precisions={"exact": 64, "int8": 33, "int4": 18}, jobs=1)
     seconds = found.seconds.sel(prefetch="none")
     assert (seconds.diff("link") < 0).all() and (seconds.sel(source="recorded").diff("precision") < 0).all()
     assert (found.hit_rate <= found.hit_rate.sel(policy="min") + 1e-12).all()
 
 
-def test_hints_of_a_recorded_text_are_none_for_independent_requests():
-    requests = local()
+def test_hints_of_a_recorded_text_are_none_for_independent_requests(local):
+    requests = local(40, stays=0.7)
     ahead = [[int(page) for page in pages] for pages in [*list(requests.sets())[1:], []]]
     ahead = [pages if place % 2 == 0 else [] for place, pages in enumerate(ahead)]
     found = what_if(
