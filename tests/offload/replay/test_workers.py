@@ -42,6 +42,7 @@ def test_every_run_happens_once_on_its_source(jobs):
 
 
 ENDLESS = """
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Endless(Run[int]):
         return 1
 
     def found_in(self, requests):
-        print("at work", flush=True)
+        # one call: the lines of two processes must not mix.
+        os.write(1, b"at work\\n")
         time.sleep(1000)
 
 if __name__ == "__main__":
