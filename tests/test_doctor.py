@@ -30,7 +30,7 @@ def test_the_processor_is_the_one_of_this_machine():
     flags = {
         word for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line for word in line.split()
     }
-    assert cpu["amx_bfloat16"] == ("amx_bf16" in flags)
+    assert ("AMX" in cpu["bfloat16"]) == ("amx_bf16" in flags)
     assert ("AVX512" in cpu["instruction_set"]) <= ("avx512f" in flags)
     assert cpu["model"] in Path("/proc/cpuinfo").read_text()
 
@@ -65,7 +65,7 @@ def test_without_triton_it_says_that_nothing_is_lost(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_plan_names_the_kernels_and_why(monkeypatch, dtype):
-    monkeypatch.setattr(precision, "has_amx", lambda: dtype == torch.bfloat16)
+    monkeypatch.setattr(precision, "bfloat16_unit", lambda: "AMX tiles" if dtype == torch.bfloat16 else None)
     asked = []
     monkeypatch.setattr(doctor, "backend_of", lambda *where: asked.append(where) or Backend("cpp", "AVX2 is here"))
     assert examine()["plan"][0]["kernels"] == "cpp: AVX2 is here"
@@ -98,9 +98,12 @@ def test_a_gpu_is_listed_with_its_memory_and_a_plan_of_its_own(monkeypatch):
     assert found["plan"][1]["products_in"] == "bfloat16: this GPU has bfloat16 tensor cores"
 
 
-@pytest.mark.parametrize(("amx", "dtype"), [(True, "bfloat16: this CPU"), (False, "float32: bfloat16 is not faster")])
-def test_the_plan_follows_the_processor(amx, dtype, monkeypatch):
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+@pytest.mark.parametrize(
+    ("unit", "dtype"),
+    [("AMX tiles", "bfloat16: this CPU multiplies bfloat16 in AMX tiles"), (None, "float32: bfloat16 is not faster")],
+)
+def test_the_plan_follows_the_processor(unit, dtype, monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_unit", lambda: unit)
     assert examine()["plan"][0]["products_in"].startswith(dtype)
 
 

@@ -14,7 +14,7 @@ import torch
 from workbench_kernels import backend_of
 
 from workbench import __version__
-from workbench.train.precision import has_amx, precision_of
+from workbench.train.precision import bfloat16_unit, precision_of
 
 __all__ = ["examine"]
 
@@ -44,7 +44,7 @@ def _cpu() -> dict[str, Any]:
         "cores_usable": usable,
         "torch_threads": torch.get_num_threads(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "amx_bfloat16": has_amx(),
+        "bfloat16": bfloat16_unit() or "no faster than float32",
     }
 
 

@@ -4,6 +4,7 @@ from workbench_kernels.backend import backend_of
 from workbench_kernels.cross_entropy import cross_entropy
 from workbench_kernels.grouped_mm import grouped_mm
 from workbench_kernels.huggingface import register_transformers, unweighted_experts
+from workbench_kernels.linear import linear
 from workbench_kernels.moe_mlp import moe_mlp, token_mlp
 from workbench_kernels.paging import paging_counts, paging_events, stack_hits
 from workbench_kernels.plan import RoutingPlan, offsets_of, plan_from_groups, plan_from_mask, plan_routing
@@ -25,6 +26,7 @@ __all__ = [
     "backend_of",
     "cross_entropy",
     "grouped_mm",
+    "linear",
     "moe_mlp",
     "offsets_of",
     "paging_counts",

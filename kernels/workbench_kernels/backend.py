@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Backend", "autocast_inputs", "backend_of", "engine_of", "step_of", "tokens_of"]
+from workbench_kernels.tracing import is_traced
+
+__all__ = ["Backend", "autocast_inputs", "backend_of", "engine_of", "narrowed_by_engine", "step_of", "tokens_of"]
 
 _LOG = logging.getLogger(__name__)
 _ENGINES = {
@@ -74,6 +76,18 @@ def autocast_inputs(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+
+
+def narrowed_by_engine(*tensors: Tensor) -> torch.dtype | None:
+    """Autocast's dtype where kernels round float32 to it while they read, so that nothing need be cast before."""
+    if tensors[0].device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return None
+    dtype = torch.get_autocast_dtype("cpu")
+    is_known = all(tensor.dtype in (torch.float32, dtype) for tensor in tensors)
+    if not is_known or dtype not in _COMPILED or is_traced(*tensors):
+        return None
+    backend = backend_of("cpu", dtype)
+    return dtype if backend.name == "cpp" and engine_of(backend).narrows_to(dtype) else None
 
 
 @cache

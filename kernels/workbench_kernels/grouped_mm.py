@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workbench_kernels import pytorch
-from workbench_kernels.backend import autocast_inputs, backend_of, engine_of
+from workbench_kernels.backend import autocast_inputs, backend_of, engine_of, narrowed_by_engine
 from workbench_kernels.tracing import is_traced
 
 __all__ = ["grouped_mm"]
@@ -35,15 +35,17 @@ def grouped_mm(
     Raises:
         ValueError: shapes, dtypes, devices or offsets that do not fit.
     """
-    rows, weight = autocast_inputs(rows, weight)
-    _check(rows, weight, offsets)
+    narrow = narrowed_by_engine(rows, weight) if weight.dtype == torch.float32 else None
+    if narrow is None:
+        rows, weight = autocast_inputs(rows, weight)
+    _check(rows, weight, offsets, narrow)
     inputs = rows.contiguous(), weight if _is_transposed(weight) else weight.contiguous(), offsets.int().contiguous()
     if is_traced(rows, weight):
         out = torch.ops.workbench_kernels.grouped_mm(*inputs)
     elif torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
-        out = _GroupedMM.apply(*inputs)
+        out = _GroupedMM.apply(*inputs, narrow)
     else:
-        out = _forward(*inputs)
+        out = _forward(*inputs, narrow)
     if bias is None or bias.numel() == 0:
         return out  # type: ignore[no-any-return]
     result: Tensor = out + _OfRows.apply(bias.to(out.dtype), inputs[2], rows.shape[0])
@@ -54,19 +56,19 @@ def _is_transposed(weight: Tensor) -> bool:
     return not weight.is_contiguous() and weight.transpose(1, 2).is_contiguous()
 
 
-def _engine_for(rows: Tensor, weight: Tensor) -> ModuleType:
-    backend = backend_of(rows.device, rows.dtype)
+def _engine_for(rows: Tensor, weight: Tensor, narrow: torch.dtype | None) -> ModuleType:
+    backend = backend_of(rows.device, narrow or rows.dtype)
     # Triton's kernels want rows of matrices in a piece, and a copy of all experts costs more than they gain.
     return pytorch if backend.name == "triton" and _is_transposed(weight) else engine_of(backend)
 
 
-def _check(rows: Tensor, weight: Tensor, offsets: Tensor) -> None:
+def _check(rows: Tensor, weight: Tensor, offsets: Tensor, narrow: torch.dtype | None) -> None:
     if rows.dim() != 2 or weight.dim() != 3 or rows.shape[1] != weight.shape[2]:
         raise ValueError(
             f"rows and weight must be N x I and E x O x I, got {tuple(rows.shape)} and {tuple(weight.shape)}; "
             "transpose the matrices if theirs are the other way round"
         )
-    if rows.dtype != weight.dtype or not rows.dtype.is_floating_point:
+    if narrow is None and (rows.dtype != weight.dtype or not rows.dtype.is_floating_point):
         raise ValueError(
             f"rows and weight must have one floating-point dtype, got {rows.dtype} and {weight.dtype}; "
             "cast them, or use torch.autocast"
@@ -119,30 +121,40 @@ class _OfRows(torch.autograd.Function):
 
 class _GroupedMM(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, offsets: Tensor, narrow: torch.dtype | None) -> Tensor:
         ctx.save_for_backward(rows, weight, offsets)
-        return _forward(rows, weight, offsets)
+        ctx.narrow = narrow
+        return _forward(rows, weight, offsets, narrow)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        return (*_backward(grad.contiguous(), *ctx.saved_tensors, ctx.needs_input_grad[:2]), None)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        saved = (grad.contiguous(), *ctx.saved_tensors)
+        return (*_backward(*saved, ctx.needs_input_grad[:2], ctx.narrow), None, None)
 
 
-def _forward(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+def _forward(rows: Tensor, weight: Tensor, offsets: Tensor, narrow: torch.dtype | None = None) -> Tensor:
     _check_ends(offsets, rows.shape[0])
     if rows.numel() == 0 or weight.numel() == 0:
-        return rows.new_zeros(rows.shape[0], weight.shape[1])
-    out: Tensor = _engine_for(rows, weight).grouped_mm(rows, weight, offsets)
+        return rows.new_zeros(rows.shape[0], weight.shape[1], dtype=narrow or rows.dtype)
+    options: dict[str, Any] = {} if narrow is None else {"products": narrow}
+    out: Tensor = _engine_for(rows, weight, narrow).grouped_mm(rows, weight, offsets, **options)
     return out
 
 
 def _backward(
-    grad: Tensor, rows: Tensor, weight: Tensor, offsets: Tensor, needs: tuple[bool, bool]
+    grad: Tensor,
+    rows: Tensor,
+    weight: Tensor,
+    offsets: Tensor,
+    needs: tuple[bool, bool],
+    narrow: torch.dtype | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     if rows.numel() == 0 or weight.numel() == 0:
         return torch.zeros_like(rows) if needs[0] else None, torch.zeros_like(weight) if needs[1] else None
-    of_rows, of_weight = _engine_for(rows, weight).grouped_mm_backward(grad, rows, weight, offsets, needs)
+    options: dict[str, Any] = {} if narrow is None else {"products": narrow}
+    engine = _engine_for(rows, weight, narrow)
+    of_rows, of_weight = engine.grouped_mm_backward(grad, rows, weight, offsets, needs, **options)
     return of_rows, of_weight
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench_kernels.backend import autocast_inputs, backend_of, engine_of, tokens_of
+from workbench_kernels.backend import autocast_inputs, backend_of, engine_of, narrowed_by_engine, tokens_of
 from workbench_kernels.moe_mlp_checks import check_layer
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.tracing import is_traced
@@ -48,7 +48,10 @@ def moe_mlp(
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
     """
-    x, gate_up, down = autocast_inputs(x, gate_up, down)
+    narrow = narrowed_by_engine(x, gate_up, down)
+    x, gate_up, down = (
+        autocast_inputs(x, gate_up, down) if narrow is None else (x.float(), gate_up.float(), down.float())
+    )
     check_layer(x, weight, gate_up, down, plan, activation=activation, save=save, into=into)
     # nothing is called that would change nothing: at one token every microsecond shows.
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -65,15 +68,15 @@ def moe_mlp(
     if is_wide:
         if learns or is_traced(x, gate_up):
             raise ValueError("is_wide serves inference: call it under torch.no_grad() and outside of torch.compile")
-        return _forward(*inputs, plan, activation, False, is_wide=True)[0]
+        return _forward(*inputs, plan, activation, False, narrow, is_wide=True)[0]
     if is_traced(x, gate_up):
         buffers = (None, None) if into is None else into
         tensors = (plan.rows, plan.row_of, plan.offsets)
         out, _ = torch.ops.workbench_kernels.moe_mlp(*inputs, *tensors, activation, keeps_hidden, *buffers)
     elif learns:
-        out = _MoeMLP.apply(*inputs, plan, activation, keeps_hidden, into)
+        out = _MoeMLP.apply(*inputs, plan, activation, keeps_hidden, into, narrow)
     else:
-        out, _ = _forward(*inputs, plan, activation, False)
+        out, _ = _forward(*inputs, plan, activation, False, narrow)
     result: Tensor = out
     return result
 
@@ -119,19 +122,20 @@ class _MoeMLP(torch.autograd.Function):
         activation: str,
         keeps_hidden: bool,
         into: tuple[Tensor, Tensor] | None,
+        narrow: torch.dtype | None,
     ) -> Tensor:
-        out, hidden = _forward(x, weight, gate_up, down, plan, activation, keeps_hidden)
+        out, hidden = _forward(x, weight, gate_up, down, plan, activation, keeps_hidden, narrow)
         ctx.save_for_backward(x, weight, gate_up, down, hidden)
         # the buffers are not saved: what others add to them meanwhile is none of backward's business.
-        ctx.plan, ctx.activation, ctx.into = plan, activation, into
+        ctx.plan, ctx.activation, ctx.into, ctx.narrow = plan, activation, into, narrow
         return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[:4]
-        found = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.plan, ctx.activation, needs, ctx.into)
-        return (*found, None, None, None, None)
+        saved = (grad.contiguous(), *ctx.saved_tensors, ctx.plan, ctx.activation, needs, ctx.into)
+        return (*_backward(*saved, ctx.narrow), None, None, None, None, None)
 
 
 def _forward(
@@ -142,16 +146,18 @@ def _forward(
     plan: RoutingPlan,
     activation: str,
     keeps_hidden: bool,
+    narrow: torch.dtype | None = None,
+    *,
     is_wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     if x.numel() == 0 or plan.num_rows == 0 or down.numel() == 0:
-        dtype = torch.promote_types(x.dtype, torch.float32) if is_wide else x.dtype
-        return torch.zeros_like(x, dtype=dtype), x.new_empty(
-            (plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,)
-        )
-    engine = engine_of(backend_of(x.device, x.dtype))
+        dtype = torch.promote_types(x.dtype, torch.float32) if is_wide else narrow or x.dtype
+        kept = (plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,)
+        return torch.zeros_like(x, dtype=dtype), x.new_empty(kept, dtype=narrow or x.dtype)
+    engine = engine_of(backend_of(x.device, narrow or x.dtype))
+    options: dict[str, Any] = {} if narrow is None else {"products": narrow}
     out, hidden = engine.forward(
-        x, weight, gate_up, down, plan, activation=activation, keeps_hidden=keeps_hidden, is_wide=is_wide
+        x, weight, gate_up, down, plan, activation=activation, keeps_hidden=keeps_hidden, is_wide=is_wide, **options
     )
     return out, hidden
 
@@ -167,19 +173,22 @@ def _backward(
     activation: str,
     needs: tuple[bool, bool, bool, bool],
     into: tuple[Tensor, Tensor] | None,
+    narrow: torch.dtype | None = None,
 ) -> tuple[Tensor | None, ...]:
     inputs = (x, weight, gate_up, down)
     if x.numel() == 0 or plan.num_rows == 0 or down.numel() == 0:
         is_wanted = needs if into is None else (*needs[:2], False, False)
         return tuple(torch.zeros_like(one) if wanted else None for one, wanted in zip(inputs, is_wanted, strict=True))
-    engine = engine_of(backend_of(x.device, x.dtype))
+    engine = engine_of(backend_of(x.device, narrow or x.dtype))
+    options: dict[str, Any] = {} if narrow is None else {"products": narrow}
     matrices = (gate_up, down)
     # engines add to both buffers in the dtype of the matrices; the rest is added here.
     is_direct = into is None or (
         needs[2] and needs[3] and all(a.dtype == b.dtype for a, b in zip(into, matrices, strict=True))
     )
     direct = into if is_direct else None
-    found = tuple(engine.backward(grad, *inputs, hidden, plan, activation=activation, needs=needs, into=direct))
+    saved = (grad, *inputs, hidden, plan)
+    found = tuple(engine.backward(*saved, activation=activation, needs=needs, into=direct, **options))
     if into is None or is_direct:
         return found
     for buffer, one in zip(into, found[2:], strict=True):

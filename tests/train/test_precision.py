@@ -6,21 +6,37 @@ import pytest
 import torch
 
 from workbench.train import precision
-from workbench.train.precision import FULL_PRECISION, autocast, has_amx, precision_of
+from workbench.train.precision import FULL_PRECISION, autocast, bfloat16_unit, precision_of
+
+PROCESSORS = {
+    "Intel with AMX": ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "AMX tiles"),
+    "Intel with pairs": ("GenuineIntel", "avx512f avx512_bf16", None),
+    "AMD with pairs": ("AuthenticAMD", "avx512f avx512_bf16", "AVX512-BF16 pairs"),
+    "AMD without": ("AuthenticAMD", "avx2 fma", None),
+}
 
 
-def test_amx_is_what_the_processor_says():
-    info = Path("/proc/cpuinfo")
-    flags = {flag for line in info.read_text().splitlines() if line.startswith("flags") for flag in line.split()}
-    assert has_amx() == ("amx_bf16" in flags)
+@pytest.fixture
+def anew():
+    bfloat16_unit.cache_clear()
+    yield
+    bfloat16_unit.cache_clear()
 
 
-@pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_gets_bfloat16_only_where_it_is_fast(amx, dtype, monkeypatch):
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_cpu_gets_bfloat16_only_where_it_is_fast(name, anew, monkeypatch, tmp_path):
+    vendor, flags, unit = PROCESSORS[name]
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu sse {flags}\n")
+    monkeypatch.setattr(precision, "_CPUINFO", info)
     found = precision_of("cpu")
-    assert found.dtype == dtype
-    assert found.reason in ("this CPU multiplies bfloat16 in AMX tiles", "bfloat16 is not faster on this cpu")
+    assert found.dtype == (torch.float32 if unit is None else torch.bfloat16)
+    assert found.reason == f"this CPU multiplies bfloat16 in {unit}" if unit else "bfloat16 is not faster on this cpu"
+
+
+def test_a_system_that_does_not_tell_gets_float32(anew, monkeypatch):
+    monkeypatch.setattr(precision, "_CPUINFO", Path("/nowhere/cpuinfo"))
+    assert bfloat16_unit() is None
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((8, 0), torch.bfloat16), ((7, 5), torch.float32)])

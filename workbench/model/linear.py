@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from workbench_kernels import linear
 
 __all__ = ["Linear"]
 
@@ -24,7 +25,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
         """The mapped rows."""
-        return nn.functional.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes, as `nn.Linear` prints them."""

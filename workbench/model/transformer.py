@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from workbench_kernels import token_linear
+from workbench_kernels import linear
 
 from workbench.core.context import RouteContext
 from workbench.core.experts import Experts
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
             self.embedding(ids), base, rotation(packing.position, self.config.head_dim, self.config.rope_theta)
         )
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return Output(logits=packing.pad(token_linear(self.norm(stream), weight)), sites=sites, context=base)
+        return Output(logits=packing.pad(linear(self.norm(stream), weight)), sites=sites, context=base)
 
     def _check(self, token_ids: Int[Tensor, "B S"]) -> None:
         if token_ids.numel() == 0:

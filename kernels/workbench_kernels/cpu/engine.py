@@ -16,6 +16,8 @@ __all__ = [
     "forward",
     "grouped_mm",
     "grouped_mm_backward",
+    "narrows_to",
+    "outruns_pytorch",
     "plan",
     "rms_norm",
     "rms_norm_backward",
@@ -23,6 +25,7 @@ __all__ = [
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _CPU = torch.device("cpu")
+_PAIRS_TIER = 3
 _NO_MEMORY = "the kernels got no scratch memory; use fewer tokens at once"
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
 
@@ -46,6 +49,16 @@ def plan(expert: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
     return rows, row_of, offsets
 
 
+def narrows_to(dtype: torch.dtype) -> bool:
+    """Whether layers and products of that dtype also take tokens and weights in float32, and give such gradients."""
+    return dtype == torch.bfloat16 and kernels().tier >= _PAIRS_TIER
+
+
+def outruns_pytorch() -> bool:
+    """Whether a single matrix, too, is better multiplied here, as was measured on AMD's processors."""
+    return kernels().tier == _PAIRS_TIER
+
+
 def forward(
     x: Tensor,
     weight: Tensor,
@@ -56,11 +69,13 @@ def forward(
     activation: str,
     keeps_hidden: bool,
     is_wide: bool = False,
+    products: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the pre-activations in the kernels' own order where they are kept."""
-    out = recycled(x.shape, torch.float32 if is_wide else x.dtype, _CPU)
-    hidden = recycled((plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,), x.dtype, _CPU)
-    call = _call(x, weight, gate_up, down, plan, activation)
+    """The output, and the pre-activations in the kernels' own order where they are kept, of the dtype of products."""
+    products = products or x.dtype
+    out = recycled(x.shape, torch.float32 if is_wide else products, _CPU)
+    hidden = recycled((plan.num_rows, gate_up.shape[1]) if keeps_hidden else (0,), products, _CPU)
+    call = _call(x, weight, gate_up, down, plan, activation, products)
     call.out, call.sums = (None, out.data_ptr()) if is_wide else (out.data_ptr(), None)
     call.hidden = hidden.data_ptr() or None
     _run("workbench_moe", call, 0)
@@ -79,9 +94,10 @@ def backward(
     activation: str,
     needs: tuple[bool, bool, bool, bool],
     into: tuple[Tensor, Tensor] | None,
+    products: torch.dtype | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients that are needed; those of the experts are added to `into` where it is given."""
-    call = _call(x, weight, gate_up, down, plan, activation)
+    call = _call(x, weight, gate_up, down, plan, activation, products or x.dtype)
     call.grad, call.hidden = grad.data_ptr(), hidden.data_ptr() or None
     dx = recycled(x.shape, x.dtype, _CPU) if needs[0] else None
     dweight = torch.empty_like(weight) if needs[1] else None
@@ -100,10 +116,11 @@ def backward(
     return (dx, dweight, dgate_up, ddown) if into is None else (dx, dweight, None, None)
 
 
-def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor, products: torch.dtype | None = None) -> Tensor:
     """Every group of rows times its own matrix, which may be the transpose of contiguous ones; other rows are zero."""
-    out = recycled((rows.shape[0], weight.shape[1]), rows.dtype, _CPU)
-    call = _grouped(rows, weight, offsets)
+    products = products or rows.dtype
+    out = recycled((rows.shape[0], weight.shape[1]), products, _CPU)
+    call = _grouped(rows, weight, offsets, products)
     out[call.rows_in_use :] = 0
     call.out = out.data_ptr()
     _run("workbench_grouped", call, 0)
@@ -111,10 +128,15 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
 
 
 def grouped_mm_backward(
-    grad: Tensor, rows: Tensor, weight: Tensor, offsets: Tensor, needs: tuple[bool, bool]
+    grad: Tensor,
+    rows: Tensor,
+    weight: Tensor,
+    offsets: Tensor,
+    needs: tuple[bool, bool],
+    products: torch.dtype | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the rows and of the matrices, which lie as the matrices do."""
-    call = _grouped(rows, weight, offsets)
+    call = _grouped(rows, weight, offsets, products or rows.dtype)
     drows = recycled(rows.shape, rows.dtype, _CPU) if needs[0] else None
     is_turned = bool(call.is_turned)
     dweight = recycled((weight.mT if is_turned else weight).shape, weight.dtype, _CPU) if needs[1] else None
@@ -185,7 +207,15 @@ def _entropy(logits: Tensor, target: Tensor, log_sum: Tensor) -> EntropyCall:
     return call
 
 
-def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: RoutingPlan, activation: str) -> MoECall:
+def _call(
+    x: Tensor,
+    weight: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    plan: RoutingPlan,
+    activation: str,
+    products: torch.dtype,
+) -> MoECall:
     tokens, width = x.shape
     experts, double, _ = gate_up.shape
     return MoECall(
@@ -197,10 +227,11 @@ def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: Routin
         width,
         width,
         width,
-        _DTYPES[x.dtype],
+        _DTYPES[products],
         _ACTIVATIONS[activation],
         torch.get_num_threads(),
         0,
+        x.dtype != products,
         x.data_ptr(),
         weight.data_ptr(),
         gate_up.data_ptr(),
@@ -211,15 +242,17 @@ def _call(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, plan: Routin
     )
 
 
-def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor) -> GroupedCall:
+def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor, products: torch.dtype) -> GroupedCall:
     return GroupedCall(
         int(offsets[-1]),
         weight.shape[2],
         weight.shape[1],
         weight.shape[0],
-        _DTYPES[rows.dtype],
+        _DTYPES[products],
         torch.get_num_threads(),
         not weight.is_contiguous(),
+        rows.dtype != products,
+        weight.dtype != products,
         rows.data_ptr(),
         weight.data_ptr(),
         offsets.data_ptr(),

@@ -45,7 +45,7 @@ class MoECall(Structure):
     _fields_ = (
         *((name, c_int64) for name in ("tokens", "slots", "experts", "width", "hidden_width")),
         *((name, c_int64) for name in ("x_stride", "grad_stride", "out_stride")),
-        *((name, c_int32) for name in ("dtype", "activation", "threads", "accumulates")),
+        *((name, c_int32) for name in ("dtype", "activation", "threads", "accumulates", "is_mixed")),
         *((name, c_void_p) for name in ("x", "weight", "gate_up", "down", "rows", "row_of", "offsets")),
         *((name, c_void_p) for name in ("out", "hidden", "grad", "dx", "dweight", "dgate_up", "ddown", "sums")),
     )
@@ -56,7 +56,7 @@ class GroupedCall(Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("rows_in_use", "inputs", "outputs", "experts")),
-        *((name, c_int32) for name in ("dtype", "threads", "is_turned")),
+        *((name, c_int32) for name in ("dtype", "threads", "is_turned", "has_wide_rows", "has_wide_weight")),
         *((name, c_void_p) for name in ("rows", "weight", "offsets", "out", "grad", "drows", "dweight")),
     )
 

@@ -42,8 +42,8 @@ def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tm
 @pytest.mark.parametrize(
     ("record", "size"),
     [
-        (library.MoECall, 200),
-        (library.GroupedCall, 104),
+        (library.MoECall, 208),
+        (library.GroupedCall, 112),
         (library.NormCall, 96),
         (library.EntropyCall, 72),
         (library.AttentionCall, 232),

@@ -222,6 +222,45 @@ def test_grouped_products_and_their_gradients_are_the_reference_s(unit, inputs, 
         assert distance(got, expected) <= OUT
 
 
+@pytest.mark.parametrize("shape", ["ragged", "odd_sizes", "deep", "one_busy_expert", "few_tokens"])
+def test_tokens_and_weights_in_float32_are_rounded_where_they_are_read(unit, shape):
+    (x, weight, gate_up, down), plan, grad = layer(shape)
+    out, hidden, found = both((x, weight, gate_up, down), plan, grad)
+    wide, mixed = (x.float(), weight, gate_up.float(), down.float()), {"products": torch.bfloat16}
+    again, kept = engine.forward(*wide, plan, activation="silu", keeps_hidden=True, **mixed)
+    assert again.dtype == kept.dtype == torch.bfloat16
+    assert torch.equal(again, out)
+    used = int(plan.offsets[-1])
+    assert torch.equal(kept.flatten()[: used * kept.shape[1]], hidden.flatten()[: used * hidden.shape[1]])
+    needs = (True,) * 4
+    own = engine.backward(grad, *wide, kept, plan, activation="silu", needs=needs, into=None, **mixed)
+    assert all(got.dtype == torch.float32 for got in own)
+    for got, narrow in zip(own, found, strict=True):
+        assert torch.equal(got.to(narrow.dtype), narrow)
+    into = torch.ones_like(wide[2]), torch.ones_like(wide[3])
+    engine.backward(grad, *wide, kept, plan, activation="silu", needs=needs, into=into, **mixed)
+    for got, alone in zip(into, own[2:], strict=True):
+        assert distance(got, alone.double() + 1) <= 1e-6
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize("has_wide_rows", [False, True])
+def test_grouped_products_round_what_is_float32(unit, has_wide_rows, is_turned):
+    generator = torch.Generator().manual_seed(3)
+    offsets = torch.tensor([0, 70, 70, 101], dtype=torch.int32)
+    rows, grad = (torch.randn(101, n, generator=generator) for n in (45, 70))
+    weight = torch.randn(3, 70, 45, generator=generator)
+    weight = weight.mT.contiguous().mT if is_turned else weight
+    rows, grad = rows if has_wide_rows else rows.bfloat16(), grad.bfloat16()
+    narrow = rows.bfloat16(), weight.bfloat16()
+    mixed = {"products": torch.bfloat16}
+    assert torch.equal(engine.grouped_mm(rows, weight, offsets, **mixed), engine.grouped_mm(*narrow, offsets))
+    found = engine.grouped_mm_backward(grad, rows, weight, offsets, (True, True), **mixed)
+    assert [got.dtype for got in found] == [rows.dtype, torch.float32]
+    for got, expected in zip(found, engine.grouped_mm_backward(grad, *narrow, offsets, (True, True)), strict=True):
+        assert torch.equal(got.bfloat16(), expected)
+
+
 def test_a_product_costs_one_load_of_a_tile(amx):
     tensors, plan, grad = layer("whole_tiles")
     counts(amx)

@@ -13,6 +13,7 @@ struct MoECall {
     int32_t activation;  // 0 silu, 1 gelu_tanh, 2 gelu, 3 relu
     int32_t threads;
     int32_t accumulates;  // weight gradients are added to what is there
+    int32_t is_mixed;     // x, gate_up, down and their gradients are float32: rounded to dtype where they are read
     const void* x;
     const float* weight;
     const void* gate_up;
@@ -35,6 +36,7 @@ struct GroupedCall {
     int64_t rows_in_use, inputs, outputs, experts;
     int32_t dtype, threads;
     int32_t is_turned;  // weight and dweight lie as [expert][input][output], else as [expert][output][input]
+    int32_t has_wide_rows, has_wide_weight;  // they and their gradients are float32, rounded where they are read
     const void* rows;
     const void* weight;
     const int32_t* offsets;

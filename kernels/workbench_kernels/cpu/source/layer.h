@@ -1,6 +1,7 @@
 // What the layers of all engines share: where rows lie, the way for a few tokens, and the order of the work.
 //
-// `Own` is the layer of one engine. It says how blocks are multiplied; here is said when, and by whom.
+// `Own` is the layer of one engine. It says how blocks are multiplied; here is said when, and by whom. Outputs and
+// what is kept are of S, tokens and weights of X.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +50,7 @@ struct Queue {
     }
 };
 
-template <class S, class Own>
+template <class S, class X, class Own>
 class CommonLayer {
 public:
     bool forward();
@@ -60,10 +61,10 @@ protected:
         : c(call), D(call.width), F(call.hidden_width), N(call.offsets[call.experts]),
           blocks_(call.offsets, call.experts, cached_features) {}
 
-    const S* x_row(int64_t row) const { return static_cast<const S*>(c.x) + int64_t(c.rows[row]) * c.x_stride; }
+    const X* x_row(int64_t row) const { return static_cast<const X*>(c.x) + int64_t(c.rows[row]) * c.x_stride; }
     const S* grad_row(int64_t row) const { return static_cast<const S*>(c.grad) + int64_t(c.rows[row]) * c.grad_stride; }
-    const S* up_row(int e, int64_t f) const { return static_cast<const S*>(c.gate_up) + (e * 2 * F + f) * D; }
-    const S* down_row(int e, int64_t d) const { return static_cast<const S*>(c.down) + (e * D + d) * F; }
+    const X* up_row(int e, int64_t f) const { return static_cast<const X*>(c.gate_up) + (e * 2 * F + f) * D; }
+    const X* down_row(int e, int64_t d) const { return static_cast<const X*>(c.down) + (e * D + d) * F; }
 
     void up_few(const Block& b, int64_t f0, int64_t f1, float* x, float* a, S* hidden) const;
     void down_few(const Block& b, int64_t d0, int64_t d1, const float* a, float* y) const;
@@ -79,14 +80,15 @@ protected:
 
 private:
     Own& own() { return static_cast<Own&>(*this); }
-    void combine(int64_t token, const float* y, const float* weight, S* out, float* sum) const;
+    template <class T>
+    void combine(int64_t token, const float* y, const float* weight, T* out, float* sum) const;
     void combine_gradients(int64_t token, float* sum) const;
     template <class Scratch>
     void forward_blocks(const std::vector<Scratch>& scratch, int64_t parts, float* y, float* a);
 };
 
-template <class S, class Own>
-void CommonLayer<S, Own>::up_few(const Block& b, int64_t f0, int64_t f1, float* x, float* a, S* hidden) const {
+template <class S, class X, class Own>
+void CommonLayer<S, X, Own>::up_few(const Block& b, int64_t f0, int64_t f1, float* x, float* a, S* hidden) const {
     for (int t = 0; t < b.count; t++) widen_row(x_row(b.row + t), x + t * D, D);
     S* const kept = hidden == nullptr ? nullptr : hidden + b.row * 2 * F;
     few_up(up_row(b.expert, 0), D, F, f0, f1, x, b.count, c.activation, a, [&](int64_t f, int t, float gate, float up) {
@@ -96,31 +98,32 @@ void CommonLayer<S, Own>::up_few(const Block& b, int64_t f0, int64_t f1, float* 
     });
 }
 
-template <class S, class Own>
-void CommonLayer<S, Own>::down_few(const Block& b, int64_t d0, int64_t d1, const float* a, float* y) const {
+template <class S, class X, class Own>
+void CommonLayer<S, X, Own>::down_few(const Block& b, int64_t d0, int64_t d1, const float* a, float* y) const {
     few_rows(down_row(b.expert, 0), F, d0, d1, a, b.count,
              [&](int t, int64_t d, float value) { y[(b.row + t) * D + d] = value; });
 }
 
-template <class S, class Own>
-void CommonLayer<S, Own>::combine(int64_t token, const float* y, const float* weight, S* out, float* sum) const {
+template <class S, class X, class Own>
+template <class T>
+void CommonLayer<S, X, Own>::combine(int64_t token, const float* y, const float* weight, T* out, float* sum) const {
     const auto share = [&](int64_t k) { return weight == nullptr ? 1.0f : weight[token * c.slots + k]; };
     weighted_sum(c.slots, D, c.row_of + token * c.slots, y, D, share, sum);
     if (out != nullptr) narrow_row(sum, out, D);
 }
 
-template <class S, class Own>
-void CommonLayer<S, Own>::combine_gradients(int64_t token, float* sum) const {
-    if (c.dx != nullptr) combine(token, dtoken_, nullptr, static_cast<S*>(c.dx) + token * D, sum);
+template <class S, class X, class Own>
+void CommonLayer<S, X, Own>::combine_gradients(int64_t token, float* sum) const {
+    if (c.dx != nullptr) combine(token, dtoken_, nullptr, static_cast<X*>(c.dx) + token * D, sum);
     for (int64_t k = 0; k < c.slots && c.dweight != nullptr; k++) {
         const int32_t row = c.row_of[token * c.slots + k];
         c.dweight[token * c.slots + k] = row < 0 ? 0.0f : dshare_[row];
     }
 }
 
-template <class S, class Own>
+template <class S, class X, class Own>
 template <class Scratch>
-void CommonLayer<S, Own>::forward_blocks(const std::vector<Scratch>& scratch, int64_t parts, float* y, float* a) {
+void CommonLayer<S, X, Own>::forward_blocks(const std::vector<Scratch>& scratch, int64_t parts, float* y, float* a) {
     const std::vector<Block>& blocks = blocks_.all;
     const int64_t many = int64_t(blocks.size()), panel = own().activated_floats();
     S* hidden = static_cast<S*>(c.hidden);
@@ -148,8 +151,8 @@ void CommonLayer<S, Own>::forward_blocks(const std::vector<Scratch>& scratch, in
     });
 }
 
-template <class S, class Own>
-bool CommonLayer<S, Own>::forward() {
+template <class S, class X, class Own>
+bool CommonLayer<S, X, Own>::forward() {
     const int64_t many = int64_t(blocks_.all.size());
     // few blocks are cut across the hidden width too, so that no core stands idle.
     int64_t parts = many == 0 || many >= 3 * c.threads ? 1 : (3 * c.threads + many - 1) / many;
@@ -172,8 +175,8 @@ bool CommonLayer<S, Own>::forward() {
     return true;
 }
 
-template <class S, class Own>
-bool CommonLayer<S, Own>::backward() {
+template <class S, class X, class Own>
+bool CommonLayer<S, X, Own>::backward() {
     const int64_t made_again = c.hidden == nullptr ? N * 2 * F : 0;
     for (int64_t e = 0; e < c.experts; e++) place_panels_ = std::max(place_panels_, blocks_.panels(e));
     const int64_t fit = PLACED_FLOATS / std::max<int64_t>(1, place_panels_ * own().placed_floats());

@@ -6,18 +6,30 @@
 #define NAMED(tier, what) NAMED_AGAIN(tier, what)
 #define NAMED_AGAIN(tier, what) workbench_##tier##_##what
 
+namespace {
+
+template <class Work>
+int run(Work&& work, int is_backward) {
+    return int(is_backward ? work.backward() : work.forward());
+}
+
+}  // namespace
+
 extern "C" {
 
 int NAMED(TIER, moe)(const MoECall* call, int is_backward) {
     if (call->dtype != 1) return 0;
-    TIER::MatrixLayer layer(*call);
-    return int(is_backward ? layer.backward() : layer.forward());
+    return call->is_mixed ? run(TIER::MatrixLayer<float>(*call), is_backward)
+                          : run(TIER::MatrixLayer<TIER::BFloat16>(*call), is_backward);
 }
 
 int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) {
+    using B = TIER::BFloat16;
     if (call->dtype != 1) return 0;
-    TIER::MatrixGrouped work(*call);
-    return int(is_backward ? work.backward() : work.forward());
+    if (!call->has_wide_weight)
+        return call->has_wide_rows ? 0 : run(TIER::MatrixGrouped<B, B>(*call), is_backward);
+    return call->has_wide_rows ? run(TIER::MatrixGrouped<float, float>(*call), is_backward)
+                               : run(TIER::MatrixGrouped<B, float>(*call), is_backward);
 }
 
 // A single row never meets a tile, but its activation must be that of the layer.

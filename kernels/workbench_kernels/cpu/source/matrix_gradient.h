@@ -23,19 +23,28 @@ struct GradientRows {
     bool adds, streams;  // add to what is there; write past the cache
 };
 
-static inline void write_gradient(const float* from, BFloat16* to, int columns, const GradientRows& rows) {
+template <class W>
+static inline void write_gradient(const float* from, W* to, int columns, const GradientRows& rows) {
     __m512 low = _mm512_loadu_ps(from), high = _mm512_loadu_ps(from + 16);
-    const __mmask32 mask = first32(columns);
+    const __mmask16 some = first(columns), others = first(columns - 16);
     if (rows.adds) {
-        const __m512i old = _mm512_maskz_loadu_epi16(mask, to);
-        low = _mm512_add_ps(low, widen_low(old));
-        high = _mm512_add_ps(high, widen_high(old));
+        low = _mm512_add_ps(low, widen16(to, some));
+        high = _mm512_add_ps(high, widen16(to + 16, others));
     }
-    const __m512i line = narrow_both(low, high);
-    if (rows.streams && columns >= PANEL && reinterpret_cast<uintptr_t>(to) % 64 == 0)
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
-    else
-        _mm512_mask_storeu_epi16(to, mask, line);
+    const bool streams = rows.streams && columns >= PANEL && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+    if constexpr (sizeof(W) == sizeof(float)) {
+        if (streams) {
+            _mm512_stream_ps(to, low);
+            _mm512_stream_ps(to + 16, high);
+            return;
+        }
+        narrow16(low, to, some);
+        narrow16(high, to + 16, others);
+    } else {
+        const __m512i line = narrow_both(low, high);
+        if (streams) _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
+        else _mm512_mask_storeu_epi16(to, first32(columns), line);
+    }
 }
 
 // gradient[m][n] (+)= sum over tokens of left[m] * right[n], for the columns of one item. `right(group, p, to)` lays
@@ -47,7 +56,7 @@ void gradient_columns(const BFloat16* left, int64_t strips, int64_t panels, Righ
     const int groups = (columns + PANEL - 1) / PANEL;
     const auto write = [&](int64_t strip, int, int group, const float* sums, int unit) {
         for (int i = 4 * unit; i < 4 * unit + 4; i++)
-            if (BFloat16* row = to(strip * PANEL + i))
+            if (auto* row = to(strip * PANEL + i))
                 write_gradient(sums + i * PANEL, row + group * PANEL, columns - group * PANEL, rows);
     };
     Behind behind(write);
@@ -61,7 +70,7 @@ void gradient_columns(const BFloat16* left, int64_t strips, int64_t panels, Righ
         for (int64_t strip = 0; strip < strips; strip++) {
             const BFloat16* from = left + (strip * panels + p0) * PIECE;
             const char* near = reinterpret_cast<const char*>(from + panels * PIECE);
-            const Coming next{near, near + TILE * sizeof(BFloat16), 64, PIECE * sizeof(BFloat16)};
+            const Coming next{near, near + TILE * sizeof(BFloat16), 64, PIECE * sizeof(BFloat16), false};
             for (int g = 0; g < groups; g++) {
                 float* own = sums + (panels > swept ? strip * GRADIENT_GROUPS + g : g) * SUMS;
                 multiply(true, columns - g * PANEL > 16, Operand::of_pieces(from), packed + g * swept * PIECE, some, own,
@@ -78,7 +87,7 @@ void gradient_columns(const BFloat16* left, int64_t strips, int64_t panels, Righ
 template <class To>
 static inline void clear_columns(int64_t strips, int columns, bool adds, To to) {
     for (int64_t i = 0; i < strips * PANEL && !adds; i++)
-        if (BFloat16* row = to(i)) std::memset(row, 0, columns * sizeof(BFloat16));
+        if (auto* row = to(i)) std::memset(row, 0, columns * sizeof *row);
 }
 
 }  // namespace TIER

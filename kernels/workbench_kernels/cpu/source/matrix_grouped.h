@@ -1,4 +1,5 @@
-// Every group of rows times its own matrix, and its gradients, in bfloat16.
+// Every group of rows times its own matrix, and its gradients, in bfloat16. R and W, the types of rows and weights, may
+// be wider than the products.
 #pragma once
 
 #include "matrix_gradient.h"
@@ -7,6 +8,7 @@
 
 namespace TIER {
 
+template <class R, class W>
 class MatrixGrouped {
 public:
     explicit MatrixGrouped(const GroupedCall& call)
@@ -20,7 +22,7 @@ public:
             const Unit unit;
             const Block& b = blocks_.all[i];
             const Scratch& s = scratch[worker];
-            pack(b, static_cast<const BFloat16*>(c.rows), I, s.panels);
+            pack(b, static_cast<const R*>(c.rows), I, s.panels);
             multiply_rows(b, !c.is_turned, I, O, s, static_cast<BFloat16*>(c.out));
         });
         return true;
@@ -52,26 +54,27 @@ private:
         float *sums, *wide;
     };
 
+    template <class T>
     struct Rows {
         const Block& b;
-        BFloat16* to;
+        T* to;
         int64_t features;
         void operator()(int64_t n, int m, int p, const float* sums, int unit) const {
             store_rows(sums, unit, b.lanes(p), m, [&](int lane) { return to + (b.row + p * PANEL + lane) * features + n; });
         }
     };
 
-    const BFloat16* matrix(int64_t e) const { return static_cast<const BFloat16*>(c.weight) + e * O * I; }
+    const W* matrix(int64_t e) const { return static_cast<const W*>(c.weight) + e * O * I; }
     // Rows of a weight gradient.
     int64_t left_features() const { return c.is_turned ? I : O; }
 
     // From `inputs` to `outputs` features of the rows of a block, whose panels lie in the scratch.
-    void multiply_rows(const Block& b, bool are_rows, int64_t inputs, int64_t outputs, const Scratch& s,
-                       BFloat16* to) const {
-        const Rows rows{b, to, outputs};
-        const BFloat16* own = matrix(b.expert);
-        if (are_rows) multiply_block(b, RowWeights<32>{own, inputs, 16}, 0, outputs, s.panels, s.weights, s.sums, rows);
-        else multiply_block(b, ColumnWeights{own, outputs, inputs, 1}, 0, outputs, s.panels, s.weights, s.sums, rows);
+    template <class T>
+    void multiply_rows(const Block& b, bool are_rows, int64_t inputs, int64_t outputs, const Scratch& s, T* to) const {
+        const Rows<T> rows{b, to, outputs};
+        const W* own = matrix(b.expert);
+        if (are_rows) multiply_block(b, RowWeights<32, W>{own, inputs, 16}, 0, outputs, s.panels, s.weights, s.sums, rows);
+        else multiply_block(b, ColumnWeights<W>{own, outputs, inputs, 1}, 0, outputs, s.panels, s.weights, s.sums, rows);
     }
 
     template <class Take>
@@ -85,9 +88,10 @@ private:
         }
     }
 
-    static void pack(const Block& b, const BFloat16* rows, int64_t features, BFloat16* to) {
+    template <class T>
+    static void pack(const Block& b, const T* rows, int64_t features, BFloat16* to) {
         for (int p = 0; p < b.panels(); p++) {
-            const BFloat16* from[PANEL];
+            const T* from[PANEL];
             for (int i = 0; i < b.lanes(p); i++) from[i] = rows + (b.row + p * PANEL + i) * features;
             rows_to_pieces(from, b.lanes(p), features, to + p * steps_of(features) * PIECE);
         }
@@ -98,15 +102,17 @@ private:
         const Unit unit;
         const int64_t strips = steps_of(left_features()), first = blocks_.first_panel[b.expert];
         const int64_t panels = blocks_.panels(b.expert);
-        const BFloat16 *rows = static_cast<const BFloat16*>(c.rows), *grad = static_cast<const BFloat16*>(c.grad);
-        pack(b, c.is_turned ? rows : grad, left_features(), s.panels);
+        const R* rows = static_cast<const R*>(c.rows);
+        const BFloat16* grad = static_cast<const BFloat16*>(c.grad);
+        if (c.is_turned) pack(b, rows, I, s.panels);
+        else pack(b, grad, O, s.panels);
         for (int p = 0; p < b.panels(); p++)
             for (int64_t strip = 0; strip < strips; strip++)
                 piece_to_features(s.panels + (p * strips + strip) * PIECE,
                                   left_ + (first * strips + strip * panels + b.panel - first + p) * PIECE);
         if (c.drows == nullptr) return;
         if (c.is_turned) pack(b, grad, O, s.panels);
-        multiply_rows(b, c.is_turned, O, I, s, static_cast<BFloat16*>(c.drows));
+        multiply_rows(b, c.is_turned, O, I, s, static_cast<R*>(c.drows));
     }
 
     void weight_gradient(int64_t e, int64_t n0, float* wide) {
@@ -114,17 +120,21 @@ private:
         const int64_t features = left_features(), width = c.is_turned ? O : I;
         const int64_t strips = steps_of(features), panels = blocks_.panels(e);
         const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, width - n0));
-        const auto row_of = [&](int64_t feature) -> BFloat16* {
-            return feature < features ? static_cast<BFloat16*>(c.dweight) + (e * features + feature) * width + n0 : nullptr;
+        const auto row_of = [&](int64_t feature) -> W* {
+            return feature < features ? static_cast<W*>(c.dweight) + (e * features + feature) * width + n0 : nullptr;
         };
         if (panels == 0) return clear_columns(strips, columns, false, row_of);
-        const auto right = [&](int group, int64_t p, BFloat16* to) {
+        const auto right_of = [&](const auto* all, int group, int64_t p, BFloat16* to) {
             const int64_t row = c.offsets[e] + p * PANEL, n = n0 + group * PANEL;
-            const BFloat16* from = static_cast<const BFloat16*>(c.is_turned ? c.grad : c.rows) + row * width + n;
+            const auto* from = all + row * width + n;
             rows_to_pairs([&](int t) { return from + t * width; }, int(std::min<int64_t>(PANEL, c.offsets[e + 1] - row)),
                           int(std::min<int64_t>(PANEL, width - n)), to);
         };
-        const bool streams = c.experts * O * I * int64_t(sizeof(BFloat16)) > PAST_CACHE_BYTES;
+        const auto right = [&](int group, int64_t p, BFloat16* to) {
+            if (c.is_turned) right_of(static_cast<const BFloat16*>(c.grad), group, p, to);
+            else right_of(static_cast<const R*>(c.rows), group, p, to);
+        };
+        const bool streams = c.experts * O * I * int64_t(sizeof(W)) > PAST_CACHE_BYTES;
         gradient_columns(left_ + blocks_.first_panel[e] * strips * PIECE, strips, panels, right, columns, wide,
                          {false, streams}, row_of);
     }

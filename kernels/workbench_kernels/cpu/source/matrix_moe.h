@@ -1,4 +1,4 @@
-// A layer of gated experts in bfloat16.
+// A layer of gated experts in bfloat16; X, the type of tokens and weights, may be wider than its products.
 //
 // The same blocks, panels and order of work as in float32. What one product leaves is what the next one reads:
 // two neighbouring features become the pairs of operand B, 32 tokens of a feature a row of operand A.
@@ -9,15 +9,20 @@
 
 namespace TIER {
 
-class MatrixLayer final : public CommonLayer<BFloat16, MatrixLayer> {
+template <class X>
+class MatrixLayer final : public CommonLayer<BFloat16, X, MatrixLayer<X>> {
 public:
     explicit MatrixLayer(const MoECall& call)
-        : CommonLayer(call, (std::max(call.width, call.hidden_width) + 1) / 2),
+        : Common(call, (std::max(call.width, call.hidden_width) + 1) / 2),
           width_steps_(steps_of(D)), hidden_steps_(steps_of(F)),
-          streams_(c.experts * D * F * int64_t(sizeof(BFloat16)) > PAST_CACHE_BYTES) {}
+          streams_(c.experts * D * F * int64_t(sizeof(X)) > PAST_CACHE_BYTES) {}
 
 private:
-    friend CommonLayer<BFloat16, MatrixLayer>;
+    using Common = CommonLayer<BFloat16, X, MatrixLayer<X>>;
+    friend Common;
+    using Common::blocks_, Common::c, Common::D, Common::F, Common::down_few, Common::down_row, Common::dshare_,
+        Common::dtoken_, Common::grad_row, Common::place, Common::place_panels_, Common::share_, Common::up_few,
+        Common::up_row, Common::x_row;
     static constexpr int64_t GRADIENT_COLUMNS = TIER::GRADIENT_COLUMNS;
 
     struct Scratch {
@@ -54,7 +59,7 @@ private:
     template <class Row>
     void pack(const Block& b, BFloat16* to, Row row) const {
         for (int p = 0; p < b.panels(); p++) {
-            const BFloat16* from[PANEL];
+            decltype(row(0)) from[PANEL];
             for (int i = 0; i < b.lanes(p); i++) from[i] = row(b.row + p * PANEL + i);
             rows_to_pieces(from, b.lanes(p), D, to + p * width_steps_ * PIECE);
         }
@@ -87,8 +92,9 @@ private:
 };
 
 // Two neighbouring hidden features of up to 16 * HALVES tokens: activations as operand B, and what is kept of them.
+template <class X>
 template <int HALVES>
-void MatrixLayer::up_pair(const Block& b, int64_t f, int m, int p, const float* gate, int i, BFloat16* activated,
+void MatrixLayer<X>::up_pair(const Block& b, int64_t f, int m, int p, const float* gate, int i, BFloat16* activated,
                           BFloat16* hidden) const {
     const float* gated = gate + 16 * PANEL;
     __m512 value[2];
@@ -119,7 +125,8 @@ void MatrixLayer::up_pair(const Block& b, int64_t f, int m, int p, const float* 
     }
 }
 
-void MatrixLayer::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, BFloat16* hidden) const {
+template <class X>
+void MatrixLayer<X>::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, float* a, BFloat16* hidden) const {
     if (b.count <= FEW) return up_few(b, f0, f1, s.few, a, hidden);
     if (f0 >= f1) return;
     const Unit unit;
@@ -129,10 +136,10 @@ void MatrixLayer::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, f
     for (int p = 0; p < b.panels() && f1 == F && (F + 15) / 16 % 2 == 1; p++)
         for (int half = 0; half < 2; half++)
             std::memset(pairs(activated + p * panel, (F + 15) / 16 * 16, half), 0, TILE / 2 * sizeof(BFloat16));
-    multiply_block(b, RowWeights<16>{up_row(b.expert, 0), D, F}, f0, f1, s.x, s.weights, s.sums,
+    multiply_block(b, RowWeights<16, X>{up_row(b.expert, 0), D, F}, f0, f1, s.x, s.weights, s.sums,
                    [&](int64_t f, int m, int p, const float* sums, int unit) {
         const auto pair = [&](auto halves) {
-            up_pair<halves>(b, f, m, p, sums + 2 * unit * PANEL, 2 * unit, activated + p * panel, hidden);
+            this->template up_pair<halves>(b, f, m, p, sums + 2 * unit * PANEL, 2 * unit, activated + p * panel, hidden);
         };
         if (b.lanes(p) > 16)
             pair(std::integral_constant<int, 2>());
@@ -141,11 +148,12 @@ void MatrixLayer::up(const Block& b, int64_t f0, int64_t f1, const Scratch& s, f
     });
 }
 
-void MatrixLayer::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const {
+template <class X>
+void MatrixLayer<X>::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s, const float* a, float* y) const {
     if (b.count <= FEW) return down_few(b, d0, d1, a, y);
     const Unit unit;
     const BFloat16* activated = reinterpret_cast<const BFloat16*>(a);
-    multiply_block(b, RowWeights<32>{down_row(b.expert, 0), F, 16}, d0, d1, activated, s.weights, s.sums,
+    multiply_block(b, RowWeights<32, X>{down_row(b.expert, 0), F, 16}, d0, d1, activated, s.weights, s.sums,
                    [&](int64_t d, int m, int p, const float* sums, int unit) {
         store_rows(sums, unit, b.lanes(p), m, [&](int lane) { return y + (b.row + p * PANEL + lane) * D + d; });
     });
@@ -153,7 +161,8 @@ void MatrixLayer::down(const Block& b, int64_t d0, int64_t d1, const Scratch& s,
 
 // ----------------------------------------------------------------------------------------------- backward
 
-struct MatrixLayer::InnerState {
+template <class X>
+struct MatrixLayer<X>::InnerState {
     const BFloat16* hidden;
     BFloat16* tokens;  // gradients of the pre-activations as operand B, for the gradient of the tokens
     // as operand A, of the first strip of the block's first panel; and numbers from strip to strip.
@@ -164,7 +173,8 @@ struct MatrixLayer::InnerState {
 
 // Two neighbouring hidden features of one panel: gradients of their pre-activations, weighted activations, and what
 // they add to the gradients of the weights.
-void MatrixLayer::inner_pair(const Block& b, InnerState& state, int64_t f, int m, int p, const float* sums) const {
+template <class X>
+void MatrixLayer<X>::inner_pair(const Block& b, InnerState& state, int64_t f, int m, int p, const float* sums) const {
     const int lanes = b.lanes(p);
     const BFloat16* kept = state.hidden + (b.row + p * PANEL) * 2 * F;
     __m512 activated[2][2], dgate[2][2], dgated[2][2];
@@ -202,7 +212,8 @@ void MatrixLayer::inner_pair(const Block& b, InnerState& state, int64_t f, int m
     }
 }
 
-void MatrixLayer::inner_gradient(const Block& b, const Scratch& s, const BFloat16* hidden) {
+template <class X>
+void MatrixLayer<X>::inner_gradient(const Block& b, const Scratch& s, const BFloat16* hidden) {
     const Unit unit;
     const int64_t panel = b.panel - blocks_.first_panel[b.expert];
     const auto first_piece = [&](BFloat16* of, int64_t steps, int64_t strip) {
@@ -217,30 +228,32 @@ void MatrixLayer::inner_gradient(const Block& b, const Scratch& s, const BFloat1
         for (int64_t step = 0; step < width_steps_; step++)
             piece_to_features(s.x + (p * width_steps_ + step) * PIECE,
                               piece(dout_, width_steps_, b.expert, step, panel + p));
-    multiply_block(b, ColumnWeights{down_row(b.expert, 0), F, D, 1}, 0, F, s.x, s.weights, s.sums,
+    multiply_block(b, ColumnWeights<X>{down_row(b.expert, 0), F, D, 1}, 0, F, s.x, s.weights, s.sums,
                    [&](int64_t f, int m, int p, const float* sums, int unit) {
         for (int i = 4 * unit; i < 4 * unit + 4; i += 2) inner_pair(b, state, f + i, m - i, p, sums + i * PANEL);
     });
     std::memcpy(dshare_ + b.row, state.dshare, b.count * sizeof(float));
 }
 
-void MatrixLayer::row_gradient(const Block& b, const Scratch& s) {
+template <class X>
+void MatrixLayer<X>::row_gradient(const Block& b, const Scratch& s) {
     const Unit unit;
-    multiply_block(b, ColumnWeights{up_row(b.expert, 0), D, F, 2}, 0, D, s.dhidden, s.weights, s.sums,
+    multiply_block(b, ColumnWeights<X>{up_row(b.expert, 0), D, F, 2}, 0, D, s.dhidden, s.weights, s.sums,
                    [&](int64_t d, int m, int p, const float* sums, int unit) {
         store_rows(sums, unit, b.lanes(p), m, [&](int lane) { return dtoken_ + (b.row + p * PANEL + lane) * D + d; });
     });
 }
 
 // Some columns of one expert's weight gradient: of gate_up from the tokens, of down from the activations.
-void MatrixLayer::gradient_of(int e, bool is_up, int64_t n0, const Scratch& s) {
+template <class X>
+void MatrixLayer<X>::gradient_of(int e, bool is_up, int64_t n0, const Scratch& s) {
     const Unit unit;
     const int64_t panels = blocks_.panels(e), width = is_up ? D : F, strips = is_up ? 2 * hidden_steps_ : width_steps_;
     const int columns = int(std::min<int64_t>(GRADIENT_COLUMNS, width - n0));
-    const auto row_of = [&](int64_t feature) -> BFloat16* {
-        if (!is_up) return feature < D ? static_cast<BFloat16*>(c.ddown) + (e * D + feature) * F + n0 : nullptr;
+    const auto row_of = [&](int64_t feature) -> X* {
+        if (!is_up) return feature < D ? static_cast<X*>(c.ddown) + (e * D + feature) * F + n0 : nullptr;
         const int64_t half = feature / (hidden_steps_ * STEP), f = feature % (hidden_steps_ * STEP);
-        return f < F ? static_cast<BFloat16*>(c.dgate_up) + ((2 * e + half) * F + f) * D + n0 : nullptr;
+        return f < F ? static_cast<X*>(c.dgate_up) + ((2 * e + half) * F + f) * D + n0 : nullptr;
     };
     const auto right = [&](int group, int64_t p, BFloat16* to) {
         const int64_t n = n0 + group * PANEL;

@@ -28,11 +28,13 @@ private:
 };
 
 // Weights whose inputs are contiguous: row n at weight + n * inputs. A strip is OUTPUTS rows; `gap` rows lie between
-// its first tile and its second: sixteen, or the hidden width, which puts gate rows beside the rows they gate.
-template <int OUTPUTS_>
+// its first tile and its second: sixteen, or the hidden width, which puts gate rows beside the rows they gate. Weights
+// in float32 are rounded while they are copied.
+template <int OUTPUTS_, class W>
 struct RowWeights {
     static constexpr int OUTPUTS = OUTPUTS_;
-    const BFloat16* weight;
+    static constexpr bool is_wide = sizeof(W) > sizeof(BFloat16);
+    const W* weight;
     int64_t inputs, gap;
 
     int64_t steps() const { return steps_of(inputs); }
@@ -43,25 +45,27 @@ struct RowWeights {
     // Rows a power of two apart fall into the same cache sets, which hurts only where they are read again.
     bool lies_well(int m, int panels) const {
         const bool are_whole = inputs % STEP == 0 && first_rows(m) == 16 && second_rows(m) % 16 == 0;
-        return are_whole && (panels == 1 || steps() <= DEPTH);
+        return !is_wide && are_whole && (panels == 1 || steps() <= DEPTH);
     }
+    const W* at(int64_t n, int64_t step) const { return weight + n * inputs + step * STEP; }
     Operand in_place(int64_t n, int64_t step) const {
-        const BFloat16* from = weight + n * inputs + step * STEP;
+        const auto* from = reinterpret_cast<const BFloat16*>(at(n, step));
         return {from, from + gap * inputs, inputs * int64_t(sizeof(BFloat16)), STEP};
     }
     Coming coming(int64_t n, int64_t step) const {
-        const Operand at = in_place(n, step);
-        return {reinterpret_cast<const char*>(at.first), reinterpret_cast<const char*>(at.second), at.stride, 64};
+        const char* from = reinterpret_cast<const char*>(at(n, step));
+        const int64_t line = inputs * int64_t(sizeof(W));
+        return {from, from + gap * line, line, STEP * int64_t(sizeof(W)), is_wide};
     }
     void copy(int64_t n, int m, int64_t step, int steps, BFloat16* to) const {
         for (int tile = 0; tile < 2; tile++) {
             const int rows = tile == 0 ? first_rows(m) : second_rows(m);
             for (int i = 0; i < 16; i++) {
-                const BFloat16* from = weight + (n + tile * gap + i) * inputs;
+                const W* from = weight + (n + tile * gap + i) * inputs;
                 for (int s = 0; s < steps; s++) {
                     const int64_t k = (step + s) * STEP;
                     const __mmask32 mask = i < rows ? first32(int(std::min<int64_t>(STEP, inputs - k))) : 0;
-                    const __m512i line = mask == 0 ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi16(mask, from + k);
+                    const __m512i line = mask == 0 ? _mm512_setzero_si512() : line_of(from + k, mask);
                     _mm512_storeu_si512(to + s * PIECE + tile * TILE + i * STEP, line);
                 }
             }
@@ -73,28 +77,29 @@ struct RowWeights {
 // for about a fifth of the arithmetic of eight panels. Interleaving rows instead would cost a third of that, but leave
 // sums as [tokens][outputs], whose turning for the next products costs as much again. Inputs come in `parts` of equal
 // length that are each filled up to whole steps.
+template <class W>
 struct ColumnWeights {
     static constexpr int OUTPUTS = 32;
-    const BFloat16* weight;
+    const W* weight;
     int64_t outputs, part_inputs, parts;
 
     int64_t steps() const { return parts * steps_of(part_inputs); }
     static bool has_two(int m) { return m > 16; }
     static bool lies_well(int, int) { return false; }
     static Operand in_place(int64_t, int64_t) { return {}; }
-    const BFloat16* input(int64_t step) const {
+    const W* input(int64_t step) const {
         const int64_t steps = steps_of(part_inputs);
         return weight + (step / steps * part_inputs + step % steps * STEP) * outputs;
     }
     Coming coming(int64_t n, int64_t step) const {
-        const int64_t line = outputs * int64_t(sizeof(BFloat16));
+        const int64_t line = outputs * int64_t(sizeof(W));
         const char* from = reinterpret_cast<const char*>(input(step) + n);
-        return {from, from + 16 * line, line, STEP * line};
+        return {from, from + 16 * line, line, STEP * line, sizeof(W) > sizeof(BFloat16)};
     }
     void copy(int64_t n, int m, int64_t step, int steps, BFloat16* to) const {
         alignas(64) BFloat16 pairs[PIECE];
         for (int64_t s = step; s < step + steps; s++, to += PIECE) {
-            const BFloat16* from = input(s) + n;
+            const W* from = input(s) + n;
             const int64_t left = part_inputs - s % steps_of(part_inputs) * STEP;
             rows_to_pairs([&](int i) { return from + i * outputs; }, int(std::min<int64_t>(STEP, left)), m, pairs);
             turn_piece(pairs, to);

@@ -10,12 +10,12 @@
 namespace TIER {
 
 template <class S>
-class Layer final : public CommonLayer<S, Layer<S>> {
+class Layer final : public CommonLayer<S, S, Layer<S>> {
 public:
     explicit Layer(const MoECall& call) : Common(call, DEPTH) {}
 
 private:
-    using Common = CommonLayer<S, Layer<S>>;
+    using Common = CommonLayer<S, S, Layer<S>>;
     friend Common;
     using Common::blocks_, Common::c, Common::D, Common::F, Common::down_few, Common::down_row, Common::dshare_,
         Common::dtoken_, Common::grad_row, Common::place, Common::share_, Common::up_few, Common::up_row, Common::x_row;

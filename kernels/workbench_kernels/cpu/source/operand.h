@@ -14,18 +14,22 @@ constexpr int UNITS = 8;          // parts in which the sums of a panel are work
 struct Coming {
     const char *first, *second;  // sixteen lines from each
     int64_t line, step;          // bytes from line to line, and from step to step
+    bool is_double;              // the numbers of a line are float32: two lines of the cache
     int begin = 0, end = 0;
 
-    Coming part(int i, int parts) const { return {first, second, line, step, 32 * i / parts, 32 * (i + 1) / parts}; }
+    Coming part(int i, int parts) const {
+        return {first, second, line, step, is_double, 32 * i / parts, 32 * (i + 1) / parts};
+    }
     // A part of a part.
     Coming shared(int i, int parts) const {
         const int lines = end - begin;
-        return {first, second, line, step, begin + lines * i / parts, begin + lines * (i + 1) / parts};
+        return {first, second, line, step, is_double, begin + lines * i / parts, begin + lines * (i + 1) / parts};
     }
     void fetch(int at) const {
         for (int i = begin; i < end; i++) {
             const char* from = i < 16 ? first + i * line : second + (i - 16) * line;
             __builtin_prefetch(from + at * step, 0, 2);
+            if (is_double) __builtin_prefetch(from + at * step + 64, 0, 2);
         }
     }
 };

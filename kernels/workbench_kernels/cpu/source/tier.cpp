@@ -21,6 +21,12 @@ int run(const Call& call, int is_backward) {
 }  // namespace
 
 extern "C" {
-int NAMED(TIER, moe)(const MoECall* call, int is_backward) { return run<TIER::Layer>(*call, is_backward); }
-int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) { return run<TIER::Grouped>(*call, is_backward); }
+// Only units for bfloat16 read wider numbers than they multiply.
+int NAMED(TIER, moe)(const MoECall* call, int is_backward) {
+    return call->is_mixed ? 0 : run<TIER::Layer>(*call, is_backward);
+}
+
+int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) {
+    return call->has_wide_rows || call->has_wide_weight ? 0 : run<TIER::Grouped>(*call, is_backward);
+}
 }

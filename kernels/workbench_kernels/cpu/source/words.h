@@ -58,6 +58,12 @@ INLINE __m512i narrow_both(__m512 low, __m512 high) {
 #endif
 }
 
+// Up to 32 numbers of a row, rounded where they are wider.
+INLINE __m512i line_of(const BFloat16* from, __mmask32 mask) { return _mm512_maskz_loadu_epi16(mask, from); }
+INLINE __m512i line_of(const float* from, __mmask32 mask) {
+    return narrow_both(_mm512_maskz_loadu_ps(__mmask16(mask), from), _mm512_maskz_loadu_ps(__mmask16(mask >> 16), from + 16));
+}
+
 // Words of which `a` is the first number and `b` the second.
 INLINE __m512i pairs_of(__m512 a, __m512 b) {
     return _mm512_permutexvar_epi16(_mm512_load_si512(PAIRED.at), narrow_both(a, b));
@@ -94,24 +100,28 @@ static inline void turn_tile(Row row, BFloat16* to) {
 }
 
 // Tokens as operand B: pieces of [half of the tokens][16 pairs of features][16 tokens][2], zero where there is nothing.
-static inline void rows_to_pieces(const BFloat16* const* rows, int count, int64_t features, BFloat16* to) {
+template <class S>
+static inline void rows_to_pieces(const S* const* rows, int count, int64_t features, BFloat16* to) {
+    constexpr bool is_narrow = sizeof(S) == sizeof(BFloat16);
     alignas(64) BFloat16 staged[16][STEP];
     for (int64_t s = 0; s < steps_of(features); s++)
         for (int half = 0; half < 2; half++, to += TILE) {
             const int lanes = std::clamp(count - 16 * half, 0, 16), width = int(std::min<int64_t>(STEP, features - s * STEP));
-            const BFloat16* const* from = rows + 16 * half;
+            const S* const* from = rows + 16 * half;
             if (lanes == 0) {
                 std::memset(to, 0, TILE * sizeof(BFloat16));
-            } else if (lanes == 16 && width == STEP) {
-                // gathered rows lie apart, and the hardware follows only a few of them.
-                for (int i = 0; i < 16; i++) __builtin_prefetch(from[i] + (s + AHEAD) * STEP);
-                turn_tile([&](int i) { return from[i] + s * STEP; }, to);
-            } else {
-                for (int i = 0; i < 16; i++)
-                    _mm512_store_si512(staged[i], i < lanes ? _mm512_maskz_loadu_epi16(first32(width), from[i] + s * STEP)
-                                                            : _mm512_setzero_si512());
-                turn_tile([&](int i) { return staged[i]; }, to);
+                continue;
             }
+            // gathered rows lie apart, and the hardware follows only a few of them.
+            for (int i = 0; i < lanes; i++) __builtin_prefetch(from[i] + (s + AHEAD) * STEP);
+            if constexpr (is_narrow)
+                if (lanes == 16 && width == STEP) {
+                    turn_tile([&](int i) { return from[i] + s * STEP; }, to);
+                    continue;
+                }
+            for (int i = 0; i < 16; i++)
+                _mm512_store_si512(staged[i], i < lanes ? line_of(from[i] + s * STEP, first32(width)) : _mm512_setzero_si512());
+            turn_tile([&](int i) { return staged[i]; }, to);
         }
 }
 
@@ -131,8 +141,8 @@ static inline void rows_to_pairs(Row row, int count, int columns, BFloat16* to) 
     const __mmask32 mask = first32(columns);
     for (int q = 0; q < 16; q++) {
         const __m512i zero = _mm512_setzero_si512();
-        const __m512i a = 2 * q < count ? _mm512_maskz_loadu_epi16(mask, row(2 * q)) : zero;
-        const __m512i b = 2 * q + 1 < count ? _mm512_maskz_loadu_epi16(mask, row(2 * q + 1)) : zero;
+        const __m512i a = 2 * q < count ? line_of(row(2 * q), mask) : zero;
+        const __m512i b = 2 * q + 1 < count ? line_of(row(2 * q + 1), mask) : zero;
         _mm512_storeu_si512(to + q * 32, FIRST_HALVES.of(a, b));
         _mm512_storeu_si512(to + TILE + q * 32, SECOND_HALVES.of(a, b));
     }
