@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from workbench.trace import Recorder, Sampling, TraceWriter, open_trace, validate
 from workbench.trace.manifest import replace_file
@@ -155,6 +156,31 @@ def test_a_write_that_dies_anywhere_leaves_a_prefix_that_can_be_resumed(
     after = open_trace(path)
     assert validate(after) == []
     assert after["run"]["step"].values.tolist() == list(range(1, 7))
+
+
+@pytest.mark.parametrize("dies_at", range(1, 40, 3))
+def test_a_first_fold_that_dies_between_two_arrays_leaves_nothing_that_the_next_one_trips_over(
+    tmp_path, forward, report, monkeypatch, dies_at
+):
+    path, create, created = tmp_path / "a.zarr", zarr.Group.create_array, []
+    recorder = recorded(forward, report, path, range(1, 4))
+    recorder.flush()
+
+    def dying(self, *arguments, **options):
+        created.append(arguments)
+        if len(created) >= dies_at:
+            raise OSError(errno.EIO, "the machine is gone")
+        return create(self, *arguments, **options)
+
+    monkeypatch.setattr(zarr.Group, "create_array", dying)
+    with pytest.raises(OSError, match="the machine is gone"):
+        recorder._writer.fold()
+    monkeypatch.undo()
+    recorder._writer._lock.release()
+    recorded(forward, report, path, range(4, 6), resume_after=3).close()
+    found = open_trace(path)
+    assert validate(found) == []
+    assert found["run"]["step"].values.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_is_said_and_costs_nothing_that_was_written(tmp_path, forward, report, monkeypatch):

@@ -43,8 +43,15 @@ def _sizes(group: Group, arrays: Mapping[str, Any]) -> dict[str, int]:
 
 
 def trim_group(node: zarr.Group, name: str, sizes: dict[str, int]) -> None:
-    """Shrink every array to the sizes, and leave nothing behind that a later growth would uncover."""
-    for key, array in node.arrays():
+    """Shrink every array to the sizes, and leave nothing behind that a later growth would uncover.
+
+    Without sizes the group holds nothing yet: arrays that are there were left by a first write that died, perhaps
+    between two that belong together.
+    """
+    for key, array in list(node.arrays()):
+        if not sizes:
+            del node[key]
+            continue
         variable = GROUPS[name].variables[key]
         shape = tuple(min(sizes.get(dim, 0), size) for dim, size in zip(variable.dims, array.shape, strict=True))
         if shape == array.shape:
