@@ -1,4 +1,5 @@
 // A tier for bfloat16 alone, whose operands are pairs: other dtypes go to AVX-512. Its unit is included before.
+#include "matrix_causal.h"
 #include "matrix_grouped.h"
 #include "matrix_moe.h"
 #include "token_experts.h"
@@ -17,6 +18,12 @@ int NAMED(TIER, moe)(const MoECall* call, int is_backward) {
 int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) {
     if (call->dtype != 1) return 0;
     TIER::MatrixGrouped work(*call);
+    return int(is_backward ? work.backward() : work.forward());
+}
+
+int NAMED(TIER, causal)(const CausalCall* call, int is_backward) {
+    if (call->dtype != 1) return 0;
+    TIER::Causal<TIER::Narrow> work(*call);
     return int(is_backward ? work.backward() : work.forward());
 }
 
