@@ -38,9 +38,10 @@ def attention(
     """
     query, key, value = autocast_inputs(query, key, value)
     _check(query, key, value, turn)
+    if query.numel() == 0 or is_traced(query, key, value, *(turn or ())):
+        return _by_pytorch(query, key, value, turn)
     backend = backend_of(query.device, query.dtype)
-    parts = (query, key, value, *(turn or ()))
-    if backend.name != "cpp" or query.numel() == 0 or is_traced(*parts):
+    if backend.name != "cpp":
         return _by_pytorch(query, key, value, turn)
     inputs = query.contiguous(), key.contiguous(), value.contiguous()
     angles = (None, None) if turn is None else [part.detach().float().contiguous() for part in turn]
@@ -126,6 +127,6 @@ def _turned(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
     if turn is None:
         return x
     wide = x if x.dtype == torch.float64 else x.float()
-    cosine, sine = (part.to(wide.dtype).view(*x.shape[:2], 1, -1) for part in turn)
+    cosine, sine = (part.to(wide.dtype).view(*x.shape[:2], 1, x.shape[3]) for part in turn)
     first, second = wide.chunk(2, dim=-1)
     return (wide * cosine + torch.cat((-second, first), dim=-1) * sine).to(x.dtype)

@@ -39,9 +39,7 @@ def attention_backward_ref(
     of_query = torch.einsum("bhst,bthq->bshq", of_scores, _shared(turned_key, heads))
     of_key = torch.einsum("bhst,bshq->bthq", of_scores, turned)
     of_value = torch.einsum("bhst,bshq->bthq", weights, grad)
-    back = None if turn is None else (turn[0], -turn[1])
-    # one angle for both channels of a pair, or this would not be the rotation's transpose.
-    return _turned(of_query, back), _turned(_of_group(of_key, key), back), _of_group(of_value, value)
+    return _turned_back(of_query, turn), _turned_back(_of_group(of_key, key), turn), _of_group(of_value, value)
 
 
 def _weights(query: Tensor, key: Tensor) -> Tensor:
@@ -65,3 +63,11 @@ def _turned(x: Tensor, turn: Turn | None) -> Tensor:
     cosine, sine = (part.to(x.dtype).view(*x.shape[:2], 1, -1) for part in turn)
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
+
+
+def _turned_back(grad: Tensor, turn: Turn | None) -> Tensor:
+    if turn is None:
+        return grad
+    cosine, sine = (part.to(grad.dtype).view(*grad.shape[:2], 1, -1) for part in turn)
+    first, second = (grad * sine).chunk(2, dim=-1)
+    return grad * cosine + torch.cat((second, -first), dim=-1)

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import torch
+from workbench_kernels.attention_reference import attention_backward_ref, attention_ref
 from workbench_kernels.cpu import build, engine, library, tokens
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref, plan_ref
 
@@ -31,13 +32,14 @@ FLAGS = (
     "-mf16c",
     "-mprefer-vector-width=512",
 )
+CALLED = ("workbench_moe", "workbench_grouped", "workbench_causal", "workbench_experts")
 UNITS = {"amx": 4, "bf16": 3}  # and their tiers
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 # the other instruction sets have tests of their own; here their names alone are needed.
 OTHERS = "\n".join(
     f'extern "C" int workbench_{tier}_{call}() {{ return 0; }}'
     for tier in ("portable", "avx2", "avx512")
-    for call in ("moe", "grouped", "norm", "entropy", "attention", "choice", "experts", "linear")
+    for call in ("moe", "grouped", "causal", "norm", "entropy", "attention", "choice", "experts", "linear")
 )
 
 
@@ -72,7 +74,7 @@ def emulated(tmp_path_factory):
 
 
 def use(emulated, unit, monkeypatch):
-    functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped", "workbench_experts")}
+    functions = {name: emulated[name] for name in CALLED}
     for module in (engine, tokens):
         monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, UNITS[unit], "emulated"))
     return emulated
@@ -220,6 +222,39 @@ def test_grouped_products_and_their_gradients_are_the_reference_s(unit, inputs, 
     truth = grouped_mm_backward_ref(grad.double(), rows.double(), weight.double(), offsets)[:2]
     for got, expected in zip(engine.grouped_mm_backward(grad, rows, weight, offsets, (True, True)), truth, strict=True):
         assert distance(got, expected) <= OUT
+
+
+def attended(sizes, threads, monkeypatch):
+    """Output and gradients, and their truth."""
+    sequences, positions, heads, groups, channels = sizes
+    generator = torch.Generator().manual_seed(2)
+    many = (heads, groups, groups, heads)
+    parts = [torch.randn(sequences, positions, n, channels, generator=generator).bfloat16() for n in many]
+    angle = torch.randn(sequences * positions, channels, generator=generator)
+    turn = None if channels % 2 else (angle.cos(), angle.sin())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    out, scale = engine.attention(*parts[:3], turn, keeps_scale=True)
+    found = engine.attention_backward(parts[3], *parts[:3], turn, out, scale, (True,) * 3)
+    exact = [part.double() for part in parts]
+    truth = attention_ref(*exact[:3], turn), *attention_backward_ref(exact[3], *exact[:3], turn)
+    return (out, *found), truth
+
+
+@pytest.mark.parametrize("sizes", [(2, 70, 4, 2, 24), (1, 300, 2, 2, 65), (1, 530, 2, 1, 34)])
+def test_attention_and_its_gradients_are_the_reference_s(unit, sizes, monkeypatch):
+    found, truth = attended(sizes, 1, monkeypatch)
+    limits = (OUT, GRADIENT, GRADIENT, GRADIENT)
+    for name, got, wanted, limit in zip(("out", "query", "key", "value"), found, truth, limits, strict=True):
+        assert distance(got, wanted) <= limit, name
+    again, _ = attended(sizes, 3, monkeypatch)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_all_products_of_attention_meet_the_matrix_unit(amx, monkeypatch):
+    counts(amx)
+    attended((1, 64, 1, 1, 32), 1, monkeypatch)
+    # three pairs of panels that see each other, two products forward and five backward, each of 32 x 32 x 32.
+    assert counts(amx)["products"] == 3 * (2 + 5) * 4
 
 
 def test_a_product_costs_one_load_of_a_tile(amx):

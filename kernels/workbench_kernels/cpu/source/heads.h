@@ -11,6 +11,7 @@
 namespace TIER {
 
 constexpr int SQUARE = PANEL * PANEL;  // numbers of a piece: 32 tokens of 32 channels, or 32 keys of 32 queries
+constexpr int64_t ROWS_AHEAD = 8;      // fetched in advance
 constexpr int64_t LEAST_ITEMS = 16;    // into which a call is cut, whoever works on them
 constexpr int64_t LEAST_PANELS = 8;    // of a part, so that its keys are worth packing
 
@@ -19,22 +20,21 @@ struct Part {
     int64_t sequence, group, first, last;
 };
 
-// first[c], second[c] are a pair of channels, whose angles come from the same places.
-INLINE void turn_pairs(float* __restrict first, float* __restrict second, const float* __restrict cosine,
-                       const float* __restrict sine, int64_t half) {
-    for (int64_t i = 0; i < half; i++) {
-        const float a = first[i], b = second[i];
-        first[i] = a * cosine[i] - b * sine[i];
-        second[i] = b * cosine[half + i] + a * sine[half + i];
+// Channels c and half + c of a row are a pair, turned by the angles of their own places; BACK by as much the other way,
+// each share of a gradient at the angle by which its channel went.
+template <bool BACK>
+INLINE void turn_pairs(float* row, const float* cosine, const float* sine, int64_t half) {
+    int64_t i = 0;
+    for (; i + VL <= half; i += VL) {
+        const V a = load(row + i), b = load(row + half + i);
+        const V own = load(sine + i), other = load(sine + half + i);
+        store(row + i, BACK ? a * load(cosine + i) + b * other : a * load(cosine + i) - b * own);
+        store(row + half + i, BACK ? b * load(cosine + half + i) - a * own : b * load(cosine + half + i) + a * other);
     }
-}
-
-INLINE void turn_pairs_back(float* __restrict first, float* __restrict second, const float* __restrict cosine,
-                            const float* __restrict sine, int64_t half) {
-    for (int64_t i = 0; i < half; i++) {
-        const float a = first[i], b = second[i];
-        first[i] = a * cosine[i] + b * sine[half + i];
-        second[i] = b * cosine[half + i] - a * sine[i];
+    for (; i < half; i++) {
+        const float a = row[i], b = row[half + i];
+        row[i] = BACK ? a * cosine[i] + b * sine[half + i] : a * cosine[i] - b * sine[i];
+        row[half + i] = BACK ? b * cosine[half + i] - a * sine[i] : b * cosine[half + i] + a * sine[half + i];
     }
 }
 
@@ -100,9 +100,13 @@ public:
         if (count < PANEL || channels < padded) std::memset(to, 0, panel_numbers() * sizeof(float));
         for (int i = 0; i < count; i++, to += padded) {
             const int64_t row = row_of(sequence, panel, i);
-            widen_channels(static_cast<const S*>(tensor) + (row * heads + head) * channels, channels, to);
+            const S* from = static_cast<const S*>(tensor) + (row * heads + head) * channels;
+            // other heads lie between the rows.
+            for (int64_t k = 0; k < channels; k += 64 / int64_t(sizeof(S)))
+                __builtin_prefetch(from + ROWS_AHEAD * heads * channels + k);
+            widen_channels(from, channels, to);
             if (turns && c.cosine != nullptr)
-                turn_pairs(to, to + half, c.cosine + row * channels, c.sine + row * channels, half);
+                turn_pairs<false>(to, c.cosine + row * channels, c.sine + row * channels, half);
         }
     }
 
@@ -111,9 +115,9 @@ public:
     void finish(float* row, float factor, void* tensor, int64_t heads, int64_t sequence, int64_t head, int64_t panel,
                 int lane, bool turns) const {
         const int64_t at = row_of(sequence, panel, lane), half = channels / 2;
-        for (int64_t i = 0; i < channels; i++) row[i] *= factor;
+        for (int64_t i = 0; i < pieces * PANEL; i += VL) store(row + i, load(row + i) * factor);
         if (turns && c.cosine != nullptr)
-            turn_pairs_back(row, row + half, c.cosine + at * channels, c.sine + at * channels, half);
+            turn_pairs<true>(row, c.cosine + at * channels, c.sine + at * channels, half);
         narrow_channels(row, channels, static_cast<S*>(tensor) + (at * heads + head) * channels);
     }
 
