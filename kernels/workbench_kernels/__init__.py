@@ -1,5 +1,6 @@
 """Kernels of Mixture-of-Experts layers and the plain PyTorch references that specify them."""
 
+from workbench_kernels.attention import attention
 from workbench_kernels.backend import backend_of
 from workbench_kernels.cross_entropy import cross_entropy
 from workbench_kernels.grouped_mm import grouped_mm
@@ -23,6 +24,7 @@ __all__ = [
     "RoutingPlan",
     "TokenAttention",
     "TokenStep",
+    "attention",
     "backend_of",
     "cross_entropy",
     "grouped_mm",

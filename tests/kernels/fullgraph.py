@@ -8,7 +8,7 @@ import sys
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from workbench_kernels import grouped_mm, moe_mlp, permute, plan_routing, unpermute
+from workbench_kernels import attention, grouped_mm, moe_mlp, permute, plan_routing, unpermute
 from workbench_kernels.topk import topk_gate
 
 EXPERTS, WIDTH, HIDDEN = 5, 8, 6
@@ -57,6 +57,11 @@ def gated(x, weight, gate_up, down, expert):
     return layer(x, chosen, gate_up, down, ids)
 
 
+def attended(x, weight, gate_up, down, expert):
+    heads, angle = x.view(1, -1, 2, 4), torch.arange(len(x)).unsqueeze(1) * torch.ones(4)
+    return attention(heads, heads[:, :, :1], heads[:, :, 1:].sin(), turn=(angle.cos(), angle.sin()))
+
+
 def cast(*inputs):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         return layer(*inputs).float()
@@ -76,6 +81,7 @@ CHECKS = {
     "plan_routing": lambda: distance(lambda *args: plan_routing(args[-1], EXPERTS).row_of + 1),
     "topk_gate": lambda: distance(gated),
     "permute": lambda: distance(routed),
+    "attention": lambda: distance(attended),
     "grouped_mm": lambda: distance(grouped),
     "moe_mlp": lambda: distance(layer),
     "moe_mlp of other shapes": lambda: distance(layer, shapes=(13, 7, 21, 9)),

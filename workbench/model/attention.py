@@ -1,6 +1,7 @@
 """Grouped-query attention, with its norm and its residual."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache as kept
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from workbench_kernels import AttentionWeights, TokenAttention
+from workbench_kernels import AttentionWeights, TokenAttention, attention, linear
 
 from workbench.model.config import ModelConfig
 from workbench.model.kv_cache import KVCache
@@ -56,21 +57,51 @@ class AttentionLayer(nn.Module):
             if ready is not None and ready.can_run(stream):
                 return self._newest(ready, stream, packing, turn, cache)
         x = self.norm(stream)
-        query = rotate(self._heads(self.query(x), self.query_norm), turn)
-        key = rotate(self._heads(self.key(x), self.key_norm), turn)
-        value = self._heads(self.value(x), None)
-        keys, values = (self._past(part, packing, cache, name) for part, name in ((key, "key"), (value, "value")))
+        query, key, value = self._projected(x)
+        query, key, value = (
+            self._heads(query, self.query_norm),
+            self._heads(key, self.key_norm),
+            self._heads(value, None),
+        )
+        turned = kept(lambda: (rotate(query, turn), rotate(key, turn)))
+        mixed = self._mixed(query, key, value, turned, packing, turn, cache)
+        return stream + self.output(packing.pack(mixed).flatten(1)), self._reader(turned, packing, cache)
+
+    def _projected(self, x: Float[Tensor, "T D"]) -> Sequence[Float[Tensor, "T W"]]:
+        """Queries, keys and values; as one product where they learn, which reads and casts the tokens once."""
+        weights = self.weights() if torch.is_grad_enabled() and self.query.bias is None else None
+        if weights is None:
+            return self.query(x), self.key(x), self.value(x)
+        matrices = weights.query, weights.key, weights.value
+        return linear(x, torch.cat(matrices)).split_with_sizes([len(matrix) for matrix in matrices], dim=-1)
+
+    def _mixed(
+        self,
+        query: Float[Tensor, "T H Q"],
+        key: Float[Tensor, "T G Q"],
+        value: Float[Tensor, "T G Q"],
+        turned: Callable[[], tuple[Tensor, Tensor]],
+        packing: Packing,
+        turn: Rotation,
+        cache: KVCache | None,
+    ) -> Float[Tensor, "B S H Q"]:
+        """What every token gets from those before it; the cache, where there is one, gets what is new."""
         allowed = allowed_columns(packing, cache)
+        is_whole = allowed is None and packing.length > 1
+        if is_whole and cache is None:
+            return attention(packing.pad(query), packing.pad(key), packing.pad(value), turn=turn)
+        query, key = turned()
+        keys, values = (self._past(part, packing, cache, name) for part, name in ((key, "key"), (value, "value")))
+        if is_whole:
+            return attention(packing.pad(query), keys, values)
         mixed = scaled_dot_product_attention(
             packing.pad(query).transpose(1, 2),
             keys.transpose(1, 2),
             values.transpose(1, 2),
             attn_mask=allowed,
-            is_causal=allowed is None and packing.length > 1,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        out = self.output(packing.pack(mixed.transpose(1, 2)).flatten(1))
-        return stream + out, self._reader(query, key, packing, cache)
+        return mixed.transpose(1, 2)
 
     def _newest(
         self, ready: TokenAttention, stream: Float[Tensor, "B D"], packing: Packing, turn: Rotation, cache: KVCache
@@ -80,7 +111,8 @@ class AttentionLayer(nn.Module):
         keys, values = cache.room((self.index, "key"), column), cache.room((self.index, "value"), column)
         mask = cache.mask() if cache.has_padding else None
         out, query = ready(stream, keys, values, cosine=turn[0], sine=turn[1], length=cache.length, mask=mask)
-        return out, self._reader(query, keys[:, cache.length - 1], packing, cache)
+        newest = query, keys[:, cache.length - 1]
+        return out, self._reader(lambda: newest, packing, cache)
 
     def _ready(self) -> TokenAttention | None:
         """The layer as one call per token; None where a matrix was replaced or has a hook."""
@@ -125,7 +157,7 @@ class AttentionLayer(nn.Module):
         return padded if cache is None else cache.extend((self.index, name), padded)
 
     def _reader(
-        self, query: Tensor, key: Tensor, packing: Packing, cache: KVCache | None
+        self, turned: Callable[[], tuple[Tensor, Tensor]], packing: Packing, cache: KVCache | None
     ) -> "Callable[..., tuple[Tensor, Tensor]]":
         def attend(
             values: Tensor,
@@ -134,7 +166,7 @@ class AttentionLayer(nn.Module):
             *,
             place: tuple[int, bool] = (0, False),
         ) -> tuple[Tensor, Tensor]:
-            q, k = (query, key) if own_query is None or own_key is None else (own_query, own_key)
+            q, k = turned() if own_query is None or own_key is None else (own_query, own_key)
             # under autocast the layer's are bfloat16, and a router's values are float32.
             q, k = q.to(values.dtype), k.to(values.dtype)
             memory = torch.cat((values, k.flatten(1)), dim=-1)

@@ -5,11 +5,13 @@ import ctypes
 import torch
 from torch import Tensor
 
-from workbench_kernels.cpu.library import EntropyCall, GroupedCall, MoECall, NormCall, kernels
+from workbench_kernels.cpu.library import CausalCall, EntropyCall, GroupedCall, MoECall, NormCall, kernels
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.workspace import recycled
 
 __all__ = [
+    "attention",
+    "attention_backward",
     "backward",
     "cross_entropy",
     "cross_entropy_backward",
@@ -151,6 +153,37 @@ def grouped_mm_backward(
     return drows, dweight
 
 
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, turn: tuple[Tensor, Tensor] | None, *, keeps_scale: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Causal attention; and of each query its highest product and the share of a weight of 1, where they are kept."""
+    batch, length, heads, _ = query.shape
+    out = recycled(query.shape, query.dtype, _CPU)
+    scale = torch.empty(2, batch, heads, length) if keeps_scale else None
+    call = _causal(query, key, value, turn, out, scale)
+    _run("workbench_causal", call, 0)
+    return out, scale
+
+
+def attention_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    turn: tuple[Tensor, Tensor] | None,
+    out: Tensor,
+    scale: Tensor,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of query, key and value that are needed."""
+    call = _causal(query, key, value, turn, out, scale)
+    call.grad = grad.data_ptr()
+    found = [recycled(x.shape, x.dtype, _CPU) if y else None for x, y in zip((query, key, value), needs, strict=True)]
+    call.dquery, call.dkey, call.dvalue = (None if one is None else one.data_ptr() for one in found)
+    _run("workbench_causal", call, 1)
+    return tuple(found)
+
+
 def rms_norm(x: Tensor, gain: Tensor, epsilon: float, *, keeps_scale: bool) -> tuple[Tensor, Tensor | None]:
     """Rows over their root mean square, times the gain; and the factor of each row where it is kept."""
     out = recycled(x.shape, x.dtype, _CPU)
@@ -193,6 +226,18 @@ def cross_entropy_backward(grad: Tensor, logits: Tensor, target: Tensor, log_sum
     call.grad, call.dlogits = grad.data_ptr(), dlogits.data_ptr()
     _run("workbench_entropy", call, 1)
     return dlogits
+
+
+def _causal(
+    query: Tensor, key: Tensor, value: Tensor, turn: tuple[Tensor, Tensor] | None, out: Tensor, scale: Tensor | None
+) -> CausalCall:
+    batch, length, heads, channels = query.shape
+    call = CausalCall(batch, length, heads, key.shape[2], channels, _DTYPES[query.dtype], torch.get_num_threads())
+    call.query, call.key, call.value = query.data_ptr(), key.data_ptr(), value.data_ptr()
+    call.cosine, call.sine = (None, None) if turn is None else (part.data_ptr() for part in turn)
+    call.out = out.data_ptr()
+    call.top, call.share = (None, None) if scale is None else (part.data_ptr() for part in scale)
+    return call
 
 
 def _norm(x: Tensor, gain: Tensor, epsilon: float) -> NormCall:

@@ -11,6 +11,7 @@ from workbench_kernels.cpu.build import BuildError, cached_library
 
 __all__ = [
     "AttentionCall",
+    "CausalCall",
     "ChoiceCall",
     "EntropyCall",
     "ExpertsCall",
@@ -82,6 +83,17 @@ class EntropyCall(Structure):
     )
 
 
+class CausalCall(Structure):
+    """One causal attention, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "length", "heads", "kv_heads", "head_dim")),
+        *((name, c_int32) for name in ("dtype", "threads")),
+        *((name, c_void_p) for name in ("query", "key", "value", "cosine", "sine", "out", "top", "share")),
+        *((name, c_void_p) for name in ("grad", "dquery", "dkey", "dvalue")),
+    )
+
+
 class AttentionCall(Structure):
     """The attention of one token, field for field as in call.h."""
 
@@ -137,6 +149,7 @@ class StepCall(Structure):
 _CALLS = {
     "workbench_moe": MoECall,
     "workbench_grouped": GroupedCall,
+    "workbench_causal": CausalCall,
     "workbench_norm": NormCall,
     "workbench_entropy": EntropyCall,
     "workbench_attention": AttentionCall,

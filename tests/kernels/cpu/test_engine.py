@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from workbench_kernels.attention_reference import attention_backward_ref, attention_ref
 from workbench_kernels.cpu import engine, library
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref
@@ -140,6 +141,26 @@ def test_grouped_products_and_their_gradients_are_those_of_the_reference(tier, d
         engine.grouped_mm_backward(grad, rows, weight, offsets, (True, True)), truth, strict=True
     ):
         assert distance(got, exact_one) <= LIMITS[dtype][1]
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("sizes", [(2, 70, 4, 2, 24), (1, 300, 2, 2, 65), (1, 530, 2, 1, 34)])
+def test_attention_and_its_gradients_are_those_of_the_reference(tier, dtype, sizes):
+    sequences, positions, heads, groups, channels = sizes
+    generator = torch.Generator().manual_seed(2)
+    parts = [
+        torch.randn(sequences, positions, many, channels, generator=generator).to(dtype)
+        for many in (heads, groups, groups, heads)
+    ]
+    angle = torch.randn(sequences * positions, channels, generator=generator)
+    turn = None if channels % 2 else (angle.cos(), angle.sin())
+    out, scale = engine.attention(*parts[:3], turn, keeps_scale=True)
+    exact_parts = [part.double() for part in parts]
+    assert distance(out, attention_ref(*exact_parts[:3], turn)) <= LIMITS[dtype][0]
+    found = engine.attention_backward(parts[3], *parts[:3], turn, out, scale, (True,) * 3)
+    truth = attention_backward_ref(exact_parts[3], *exact_parts[:3], turn)
+    for name, got, wanted in zip(("query", "key", "value"), found, truth, strict=True):
+        assert distance(got, wanted) <= LIMITS[dtype][1], name
 
 
 def test_one_long_sum_stays_within_float32(tier):

@@ -44,6 +44,7 @@ def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tm
     [
         (library.MoECall, 208),
         (library.GroupedCall, 112),
+        (library.CausalCall, 144),
         (library.NormCall, 96),
         (library.EntropyCall, 72),
         (library.AttentionCall, 232),

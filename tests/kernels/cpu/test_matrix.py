@@ -1,12 +1,11 @@
 """Bfloat16 on the matrix unit and in pairs, both emulated; all around these instructions is what runs with them."""
 
 import ctypes
-import platform
-import subprocess
 
 import pytest
 import torch
-from workbench_kernels.cpu import build, engine, library, tokens
+from workbench_kernels.attention_reference import attention_backward_ref, attention_ref
+from workbench_kernels.cpu import build, engine, tokens
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref, plan_ref
 
 OUT, GRADIENT = 3.5e-3, 6e-3  # relative Frobenius distance to float64
@@ -22,71 +21,6 @@ SHAPES = {
     "one_token": (1, 256, 512, 16, 2),
     "one_busy_expert": (2100, 48, 40, 3, 1),
 }
-FLAGS = (
-    "-std=c++17",
-    "-fPIC",
-    "-w",
-    "-ffp-contract=fast",
-    "-mfma",
-    "-mf16c",
-    "-mprefer-vector-width=512",
-)
-UNITS = {"amx": 4, "bf16": 3}  # and their tiers
-AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
-# the other instruction sets have tests of their own; here their names alone are needed.
-OTHERS = "\n".join(
-    f'extern "C" int workbench_{tier}_{call}() {{ return 0; }}'
-    for tier in ("portable", "avx2", "avx512")
-    for call in ("moe", "grouped", "norm", "entropy", "attention", "choice", "experts", "linear")
-)
-
-
-def compiler():
-    found = build.find_compiler()
-    if found is None or platform.machine().lower() not in {"x86_64", "amd64"}:
-        pytest.skip("these instructions are compiled by a C++ compiler on x86-64")
-    return found
-
-
-def compiled(*arguments):
-    subprocess.run([compiler(), *FLAGS, *AVX512, *map(str, arguments)], check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("matrix")
-    units = []
-    for unit in UNITS:
-        emulates = ("-O1", "-DWORKBENCH_EMULATES_AMX", f"-DTIER={unit}", "-c", "-o", folder / f"{unit}.o")
-        command = [compiler(), *FLAGS, *AVX512, *map(str, emulates), str(build.SOURCE / f"{unit}.cpp")]
-        units.append(subprocess.Popen(command))
-    (folder / "others.cpp").write_text(OTHERS)
-    own = [build.SOURCE / name for name in ("main.cpp", "step.cpp", "plan.cpp")]
-    assert [unit.wait() for unit in units] == [0, 0]
-    objects = [folder / f"{unit}.o" for unit in UNITS]
-    compiled("-O1", "-shared", "-o", folder / "matrix.so", folder / "others.cpp", *own, *objects, "-lpthread")
-    found = ctypes.CDLL(str(folder / "matrix.so"))
-    if found.workbench_best_tier() < UNITS["bf16"] - 1:
-        pytest.skip("the emulation needs AVX-512")
-    return found
-
-
-def use(emulated, unit, monkeypatch):
-    functions = {name: emulated[name] for name in ("workbench_moe", "workbench_grouped", "workbench_experts")}
-    for module in (engine, tokens):
-        monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, UNITS[unit], "emulated"))
-    return emulated
-
-
-@pytest.fixture(params=UNITS)
-def unit(request, emulated, monkeypatch):
-    use(emulated, request.param, monkeypatch)
-    return request.param
-
-
-@pytest.fixture
-def amx(emulated, monkeypatch):
-    return use(emulated, "amx", monkeypatch)
 
 
 def counts(amx):
@@ -261,6 +195,39 @@ def test_grouped_products_round_what_is_float32(unit, has_wide_rows, is_turned):
         assert torch.equal(got.bfloat16(), expected)
 
 
+def attended(sizes, threads, monkeypatch):
+    """Output and gradients, and their truth."""
+    sequences, positions, heads, groups, channels = sizes
+    generator = torch.Generator().manual_seed(2)
+    many = (heads, groups, groups, heads)
+    parts = [torch.randn(sequences, positions, n, channels, generator=generator).bfloat16() for n in many]
+    angle = torch.randn(sequences * positions, channels, generator=generator)
+    turn = None if channels % 2 else (angle.cos(), angle.sin())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    out, scale = engine.attention(*parts[:3], turn, keeps_scale=True)
+    found = engine.attention_backward(parts[3], *parts[:3], turn, out, scale, (True,) * 3)
+    exact = [part.double() for part in parts]
+    truth = attention_ref(*exact[:3], turn), *attention_backward_ref(exact[3], *exact[:3], turn)
+    return (out, *found), truth
+
+
+@pytest.mark.parametrize("sizes", [(2, 70, 4, 2, 24), (1, 300, 2, 2, 65), (1, 530, 2, 1, 34)])
+def test_attention_and_its_gradients_are_the_reference_s(unit, sizes, monkeypatch):
+    found, truth = attended(sizes, 1, monkeypatch)
+    limits = (OUT, GRADIENT, GRADIENT, GRADIENT)
+    for name, got, wanted, limit in zip(("out", "query", "key", "value"), found, truth, limits, strict=True):
+        assert distance(got, wanted) <= limit, name
+    again, _ = attended(sizes, 3, monkeypatch)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_all_products_of_attention_meet_the_matrix_unit(amx, monkeypatch):
+    counts(amx)
+    attended((1, 64, 1, 1, 32), 1, monkeypatch)
+    # three pairs of panels that see each other, two products forward and five backward, each of 32 x 32 x 32.
+    assert counts(amx)["products"] == 3 * (2 + 5) * 4
+
+
 def test_a_product_costs_one_load_of_a_tile(amx):
     tensors, plan, grad = layer("whole_tiles")
     counts(amx)
@@ -271,7 +238,7 @@ def test_a_product_costs_one_load_of_a_tile(amx):
     assert found["loads"] == found["products"]
 
 
-def test_the_real_build_multiplies_on_the_matrix_unit(tmp_path):
+def test_the_real_build_multiplies_on_the_matrix_unit(tmp_path, compiled):
     units = ("-mamx-tile", "-mamx-bf16", "-DTIER=amx")
     compiled("-O0", "-S", *units, "-o", tmp_path / "amx.s", build.SOURCE / "amx.cpp")
     text = (tmp_path / "amx.s").read_text()
@@ -280,7 +247,7 @@ def test_the_real_build_multiplies_on_the_matrix_unit(tmp_path):
     assert "vdpbf16ps" not in text
 
 
-def test_the_real_build_multiplies_pairs(tmp_path):
+def test_the_real_build_multiplies_pairs(tmp_path, compiled):
     compiled("-O0", "-S", "-mavx512bf16", "-DTIER=bf16", "-o", tmp_path / "bf16.s", build.SOURCE / "bf16.cpp")
     text = (tmp_path / "bf16.s").read_text()
     assert "vdpbf16ps" in text

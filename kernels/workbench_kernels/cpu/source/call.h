@@ -73,6 +73,18 @@ struct EntropyCall {
     void* dlogits;
 };
 
+// Causal attention of whole sequences, and its gradients; tensors are [sequence][token][head][channel].
+struct CausalCall {
+    int64_t batch, length, heads, kv_heads, head_dim;
+    int32_t dtype, threads;
+    const void *query, *key, *value;
+    const float *cosine, *sine;  // [sequence][token][channel], of queries and keys; null for no rotation
+    void* out;                   // written forward, read backward
+    float *top, *share;  // [sequence][head][token]: highest product, and 1 / sum of weights; null where not wanted
+    const void* grad;    // backward
+    void *dquery, *dkey, *dvalue;  // each null where not wanted
+};
+
 // Attention of the newest token of each of up to 4 sequences, with its norm and its residual. Biases have the dtype of
 // the weights, the rotation is float32.
 struct AttentionCall {

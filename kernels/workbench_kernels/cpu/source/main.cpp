@@ -24,6 +24,7 @@ extern "C" {
 #define TIERS(tier)                                          \
     int workbench_##tier##_moe(const MoECall*, int);         \
     int workbench_##tier##_grouped(const GroupedCall*, int); \
+    int workbench_##tier##_causal(const CausalCall*, int);   \
     int workbench_##tier##_norm(const NormCall*, int);       \
     int workbench_##tier##_entropy(const EntropyCall*, int);
 
@@ -33,8 +34,10 @@ TIERS(avx2)
 TIERS(avx512)
 int workbench_bf16_moe(const MoECall*, int);
 int workbench_bf16_grouped(const GroupedCall*, int);
+int workbench_bf16_causal(const CausalCall*, int);
 int workbench_amx_moe(const MoECall*, int);
 int workbench_amx_grouped(const GroupedCall*, int);
+int workbench_amx_causal(const CausalCall*, int);
 #endif
 
 void workbench_use_openmp(void* function) { workbench::openmp = reinterpret_cast<workbench::OpenMP>(function); }
@@ -93,6 +96,7 @@ int workbench_best_tier() {
 #endif
 int workbench_moe(const MoECall* call, int is_backward, int tier) { return PRODUCT(moe); }
 int workbench_grouped(const GroupedCall* call, int is_backward, int tier) { return PRODUCT(grouped); }
+int workbench_causal(const CausalCall* call, int is_backward, int tier) { return PRODUCT(causal); }
 int workbench_norm(const NormCall* call, int is_backward, int tier) { return CHOSEN(norm); }
 int workbench_entropy(const EntropyCall* call, int is_backward, int tier) { return CHOSEN(entropy); }
 

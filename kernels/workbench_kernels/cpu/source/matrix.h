@@ -1,4 +1,5 @@
 // A tier for bfloat16 alone, whose operands are pairs: other dtypes go to AVX-512. Its unit is included before.
+#include "matrix_causal.h"
 #include "matrix_grouped.h"
 #include "matrix_moe.h"
 #include "token_experts.h"
@@ -30,6 +31,11 @@ int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) {
         return call->has_wide_rows ? 0 : run(TIER::MatrixGrouped<B, B>(*call), is_backward);
     return call->has_wide_rows ? run(TIER::MatrixGrouped<float, float>(*call), is_backward)
                                : run(TIER::MatrixGrouped<B, float>(*call), is_backward);
+}
+
+int NAMED(TIER, causal)(const CausalCall* call, int is_backward) {
+    if (call->dtype != 1) return 0;
+    return run(TIER::Causal<TIER::Narrow>(*call), is_backward);
 }
 
 // A single row never meets a tile, but its activation must be that of the layer.

@@ -1,4 +1,5 @@
 // Compiled once for every instruction set, with TIER naming the copy.
+#include "causal_wide.h"
 #include "grouped.h"
 #include "moe.h"
 
@@ -6,6 +7,9 @@
 #define NAMED_AGAIN(tier, what) workbench_##tier##_##what
 
 namespace {
+
+template <class S>
+using WideCausal = TIER::Causal<TIER::Wide<S>>;
 
 template <template <class> class Work, class Call>
 int run(const Call& call, int is_backward) {
@@ -29,4 +33,6 @@ int NAMED(TIER, moe)(const MoECall* call, int is_backward) {
 int NAMED(TIER, grouped)(const GroupedCall* call, int is_backward) {
     return call->has_wide_rows || call->has_wide_weight ? 0 : run<TIER::Grouped>(*call, is_backward);
 }
+
+int NAMED(TIER, causal)(const CausalCall* call, int is_backward) { return run<WideCausal>(*call, is_backward); }
 }
