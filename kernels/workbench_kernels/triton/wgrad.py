@@ -22,27 +22,46 @@ MERGED_EXPERTS, MERGED_NUMBERS = 128, 2**25
 
 @triton.jit
 @no_type_check
-def _place_of(expert, offsets, num_experts, BLOCK: tl.constexpr, CHUNK: tl.constexpr):
-    """Place of each of BLOCK experts in the order from most rows to fewest; those past the last come behind."""
-    is_own = expert < num_experts
-    count = tl.load(offsets + expert + 1, is_own, other=0) - tl.load(offsets + expert, is_own, other=0)
-    place = tl.zeros([BLOCK], tl.int32)
-    for begin in range(0, num_experts, CHUNK):
-        other = begin + tl.arange(0, CHUNK)
-        is_other = other < num_experts
-        theirs = tl.load(offsets + other + 1, is_other, other=0) - tl.load(offsets + other, is_other, other=1)
-        is_equal = theirs[None, :] == count[:, None]
-        is_before = (theirs[None, :] > count[:, None]) | (is_equal & (other[None, :] < expert[:, None]))
-        place += tl.sum(is_before.to(tl.int32), 1)
-    return place
+def _counts_of(expert, offsets, num_experts):
+    """Rows of each expert; of those past the last -1, so that they come behind all others."""
+    is_there = expert < num_experts
+    return tl.load(offsets + expert + 1, is_there, other=-1) - tl.load(offsets + expert, is_there, other=0)
+
+
+@triton.jit
+@no_type_check
+def _ahead_of(expert, count, begin, offsets, num_experts, CHUNK: tl.constexpr):
+    """How many of CHUNK experts from `begin` on come before each expert: those with more rows, or as many and first."""
+    other = begin + tl.arange(0, CHUNK)
+    theirs = _counts_of(other, offsets, num_experts)
+    is_equal = theirs[None, :] == count[:, None]
+    is_before = (theirs[None, :] > count[:, None]) | (is_equal & (other[None, :] < expert[:, None]))
+    return tl.sum(is_before.to(tl.int32), 1)
 
 
 @triton.jit
 @no_type_check
 def _largest_first(offsets, order, num_experts, BLOCK: tl.constexpr):
-    """One program per block of experts: the place of each in the order."""
+    """One program per block of experts: the place of each in the order from most rows to fewest."""
     expert = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(order + _place_of(expert, offsets, num_experts, BLOCK, BLOCK), expert, expert < num_experts)
+    count = _counts_of(expert, offsets, num_experts)
+    place = tl.zeros([BLOCK], tl.int32)
+    for begin in range(0, num_experts, BLOCK):
+        place += _ahead_of(expert, count, begin, offsets, num_experts, BLOCK)
+    tl.store(order + place, expert, expert < num_experts)
+
+
+@triton.jit
+@no_type_check
+def _expert_at(wanted, offsets, num_experts, BINS: tl.constexpr):
+    """The expert at a place in the order from most rows to fewest."""
+    expert = tl.arange(0, BINS)
+    count = _counts_of(expert, offsets, num_experts)
+    place = tl.zeros([BINS], tl.int32)
+    # behind a loop that the GPU would run, Triton 3.9 reads nothing ahead in the loop over the rows.
+    for begin in tl.static_range(0, BINS, 32):
+        place += _ahead_of(expert, count, begin, offsets, num_experts, 32)
+    return tl.sum(tl.where(place == wanted, expert, 0), 0)
 
 
 @triton.jit
@@ -112,9 +131,7 @@ def _both_weight_gradients(
     down_m_tiles, gate_up_m_tiles = tl.cdiv(width, BLOCK_M), tl.cdiv(2 * features, BLOCK_M)
     down_tiles = down_m_tiles * down_n_tiles
     tiles = down_tiles + gate_up_m_tiles * gate_up_n_tiles
-    some = tl.arange(0, BINS)
-    place = _place_of(some, offsets, num_experts, BINS, 32)
-    expert = tl.sum(tl.where(place == tl.program_id(0) // tiles, some, 0), 0)
+    expert = _expert_at(tl.program_id(0) // tiles, offsets, num_experts, BINS)
     begin, end = tl.load(offsets + expert), tl.load(offsets + expert + 1)
     if ADDS & (begin == end):
         return
@@ -217,7 +234,7 @@ def both_weight_gradients(
     )
     _both_weight_gradients[(num_experts * tiles,)](
         grad, scaled, grad_hidden, x, rows, offsets, made[1], made[0], num_experts, width, features,
-        ADDS=into is not None, BINS=bins_of(num_experts), **config.launch(),
+        ADDS=into is not None, BINS=bins_of(num_experts - 1), **config.launch(),
     )  # fmt: skip
     return made if into is None else (None, None)
 

@@ -16,6 +16,10 @@ def test_float16(interpreted, small_errors):
     small_errors(interpreted("wgrad_errors", case="ragged", dtype="float16", gathers="left"), "float16", exact=EXACT)
 
 
+def test_the_largest_expert_has_the_first_place(interpreted, all_true):
+    all_true(interpreted("every_place_has_its_expert"))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_both_gradients_of_a_layer_in_one_launch(case, interpreted, small_errors):
     small_errors(interpreted("both_wgrad_errors", case=case, dtype="float32"), "float32", exact=EXACT)

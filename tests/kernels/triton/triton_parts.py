@@ -223,6 +223,24 @@ def nan_passes(device: str, activation: str) -> dict[str, float]:
 
 
 @triton.jit
+def _tell_expert(offsets, told, num_experts, BINS: tl.constexpr):
+    place = tl.program_id(0)
+    tl.store(told + place, wgrad._expert_at(place, offsets, num_experts, BINS))
+
+
+def every_place_has_its_expert(device: str) -> dict[str, float]:
+    """What each program finds for itself is what `largest_first` finds for all."""
+    result = {}
+    for num_experts in (1, 31, 32, 65, 128):
+        counts = torch.randint(0, 4, (num_experts,), generator=torch.Generator().manual_seed(num_experts))
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int().to(device)
+        told = torch.full((num_experts,), -1, dtype=torch.int32, device=device)
+        _tell_expert[(num_experts,)](offsets, told, num_experts, BINS=plan_module.bins_of(num_experts - 1))
+        result[str(num_experts)] = float(torch.equal(told, wgrad.largest_first(offsets)))
+    return result
+
+
+@triton.jit
 def _tell(offsets, told, num_rows, num_experts, tile, BLOCK_M: tl.constexpr, BINS: tl.constexpr):
     _, first, end = plan_module.locate(offsets, tile, num_rows, num_experts, BLOCK_M, BINS)
     tl.store(told, first)
