@@ -58,10 +58,10 @@ def _combine(
                 tl.store(shares + token * top_k + slot, tl.sum(share, 1), is_token)
 
 
-def _blocks(width: int, parts: int = 1) -> tuple[int, int]:
-    """Tokens and columns of one program, which may hold a power of two of parts of every token, too."""
+def _blocks(width: int) -> tuple[int, int]:
+    """Tokens and columns of one program."""
     columns = min(WIDEST, max(16, triton.next_power_of_2(width)))
-    return max(1, TILE // max(columns, parts)), columns
+    return TILE // columns, columns
 
 
 def down(
@@ -117,14 +117,13 @@ def combine_backward(
     width = 1 if grad_rows is None else grad_rows.shape[1]
     grad = torch.empty(num_tokens, width, dtype=some.dtype, device=some.device) if grad_rows is not None else None
     shares = torch.empty(row_of.shape, dtype=torch.float32, device=some.device) if partial is not None else None
-    parts = triton.next_power_of_2(max(1, num_parts))
-    tokens, columns = _blocks(width, parts)
+    tokens, columns = _blocks(width)
     programs = triton.cdiv(num_tokens, tokens) * triton.cdiv(width, columns)
     if programs:
         _combine[(programs,)](
             some, row_of, some, some if partial is None else partial, some if grad is None else grad,
             some if shares is None else shares, num_tokens, top_k, width, num_parts,
             IS_WEIGHTED=False, SUMS=grad is not None, ADDS_PARTS=shares is not None,
-            BLOCK_T=tokens, BLOCK_D=columns, PARTS=parts, **SMALL_LAUNCH,
+            BLOCK_T=tokens, BLOCK_D=columns, PARTS=triton.next_power_of_2(max(1, num_parts)), **SMALL_LAUNCH,
         )  # fmt: skip
     return grad, shares

@@ -94,12 +94,6 @@ def test_the_number_of_tokens_asks_for_no_other_machine_code(compiled):
     assert {name: count for name, count in versions.items() if count != 1} == {}
 
 
-def test_many_parts_of_a_weights_gradient_fit_in_registers(compiled):
-    (launch,) = compiled("compile_parts", num_parts=224, capability=90)["launches"]
-    assert fault_of(launch, wants_wgmma=False, limit=SHARED_BYTES["sm90"]) == []
-    assert launch["registers"] < 128
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rows"), [("bfloat16", BUCKETS), ("float32", [8, 2048])])
 def test_the_whole_table_of_sm90(dtype, rows, compiled):

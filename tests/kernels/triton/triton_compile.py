@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 from workbench_kernels.plan import RoutingPlan
-from workbench_kernels.triton import configs, down, engine
+from workbench_kernels.triton import configs, engine
 
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int32: "i32", torch.int64: "i64"}
@@ -150,11 +150,3 @@ def versions(tokens: list[int]) -> dict[str, int]:
         f"{place} {same[0][0].fn.__name__}": len({version_of(launch) for launch in same})
         for place, same in enumerate(zip(*batches, strict=True))
     }
-
-
-def compile_parts(num_parts: int, capability: int) -> dict[str, list[dict[str, Any]]]:
-    """The sum of many parts of each weight's gradient, where no gradient of the tokens is wanted."""
-    row_of = torch.empty(4096, 2, dtype=torch.int32, device="meta")
-    with kept() as launches:
-        down.combine_backward(None, row_of, torch.empty(8192, num_parts, device="meta"))
-    return {"launches": [resources(launch, capability) for launch in launches]}
