@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from workbench_kernels import pytorch
 from workbench_kernels.backend import autocast_inputs, backend_of, engine_of, narrowed_by_engine
+from workbench_kernels.plan import LIMIT
 from workbench_kernels.tracing import is_traced
 
 __all__ = ["grouped_mm"]
@@ -68,6 +69,8 @@ def _check(rows: Tensor, weight: Tensor, offsets: Tensor, narrow: torch.dtype | 
             f"rows and weight must be N x I and E x O x I, got {tuple(rows.shape)} and {tuple(weight.shape)}; "
             "transpose the matrices if theirs are the other way round"
         )
+    if rows.shape[0] >= LIMIT:
+        raise ValueError(f"rows must be less than 2**31 - 2**16, got {rows.shape[0]}; split them by group")
     if narrow is None and (rows.dtype != weight.dtype or not rows.dtype.is_floating_point):
         raise ValueError(
             f"rows and weight must have one floating-point dtype, got {rows.dtype} and {weight.dtype}; "

@@ -9,9 +9,10 @@ from torch import Tensor
 from workbench_kernels.backend import backend_of, engine_of
 from workbench_kernels.tracing import is_traced
 
-__all__ = ["RoutingPlan", "offsets_of", "plan_from_groups", "plan_from_mask", "plan_routing"]
+__all__ = ["LIMIT", "RoutingPlan", "offsets_of", "plan_from_groups", "plan_from_mask", "plan_routing"]
 
-_LIMIT = 2**31
+# Kernels count in 32 bits, and to the end of the block that holds the last row.
+LIMIT = 2**31 - 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def plan_routing(expert: Int[Tensor, "T K"], num_experts: int) -> RoutingPlan:
             process holds) gets no row. The same expert may be chosen twice.
 
     Raises:
-        ValueError: the ids are not a matrix of int32 or int64, or there are 2**31 slots or more.
+        ValueError: the ids are not a matrix of int32 or int64, or there are 2**31 - 2**16 slots or more.
     """
     _check(expert, num_experts)
     make = torch.ops.workbench_kernels.plan_routing if is_traced(expert) else _plan_op
@@ -129,9 +130,9 @@ def _check(expert: Tensor, num_experts: int) -> None:
         )
     if num_experts < 0:
         raise ValueError(f"num_experts must be at least 0, got {num_experts}")
-    if expert.shape[0] * expert.shape[1] >= _LIMIT:
+    if expert.shape[0] * expert.shape[1] >= LIMIT:
         raise ValueError(
-            f"a plan holds less than 2**31 slots, got {expert.shape[0]} tokens with {expert.shape[1]} each; "
+            f"a plan holds less than 2**31 - 2**16 slots, got {expert.shape[0]} tokens with {expert.shape[1]} each; "
             "split the batch"
         )
 

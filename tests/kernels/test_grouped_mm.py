@@ -151,6 +151,12 @@ def test_offsets_must_lie_within_the_rows(bounds):
             [1, 2],
             "offsets must be 3 numbers of int32 or int64",
         ),
+        (
+            torch.ones(1, 2).expand(2**31 - 2**16, 2),
+            torch.ones(2, 4, 2),
+            [0, 1, 3],
+            r"rows must be less than 2\*\*31 - 2\*\*16, got 2147418112; split",
+        ),
         (torch.ones(3, 2), torch.ones(2, 4, 2, device="meta"), [0, 1, 3], "rows, weight and offsets must be on one"),
     ],
 )

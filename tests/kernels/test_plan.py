@@ -3,6 +3,7 @@
 import pytest
 import torch
 from workbench_kernels import RoutingPlan, offsets_of, plan_from_groups, plan_from_mask, plan_routing
+from workbench_kernels.plan import LIMIT
 from workbench_kernels.reference import plan_ref
 
 
@@ -78,17 +79,19 @@ def test_offsets_are_the_sums_of_the_counts():
 
 
 def test_an_index_that_int32_cannot_hold_is_refused_before_anything_is_made():
-    huge = torch.empty(2**28, 8, dtype=torch.int64, device="meta")
+    # kernels count past the last row, to the end of its block.
+    huge = torch.empty(2**31 - 2**16, 1, dtype=torch.int64, device="meta")
     with pytest.raises(
         ValueError,
-        match=r"^a plan holds less than 2\*\*31 slots, got 268435456 tokens with 8 each; split the batch$",
+        match=r"^a plan holds less than 2\*\*31 - 2\*\*16 slots, got 2147418112 tokens with 1 each; split the batch$",
     ):
         plan_routing(huge, 4)
 
 
 def test_one_slot_less_is_planned():
-    plan = torch.ops.workbench_kernels.plan_routing(torch.empty(2**31 - 1, 1, dtype=torch.int32, device="meta"), 4)
-    assert [tuple(part.shape) for part in plan] == [(2**31 - 1,), (2**31 - 1, 1), (5,)]
+    most = LIMIT - 1
+    plan = torch.ops.workbench_kernels.plan_routing(torch.empty(most, 1, dtype=torch.int32, device="meta"), 4)
+    assert [tuple(part.shape) for part in plan] == [(most,), (most, 1), (5,)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from workbench_kernels.triton.configs import Config, choose
-from workbench_kernels.triton.plan import bins_of, locate, tile_bound, tile_of
+from workbench_kernels.triton.plan import PER_BATCH, bins_of, locate, tile_bound, tile_of
 from workbench_kernels.triton.up import activate_with_slope, halves
 
 __all__ = ["activation_backward"]
@@ -85,7 +85,7 @@ def _write(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _activation_backward(
     grad, down, hidden, rows, row_of, weight, offsets, grad_hidden, scaled, partial,
@@ -153,7 +153,7 @@ def activation_backward(
     num_rows, (num_experts, width, features) = rows.shape[0], down.shape
     per_expert = num_rows / max(1, num_experts)
     config = config or choose(
-        "activation_backward", grad, rows_per_expert=per_expert, n=features, k=width, reads=(width, features)
+        "activation_backward", grad, rows_per_expert=per_expert, n=features, k=width, reads=(grad, down)
     )
     n_tiles = triton.cdiv(features, config.block_n)
     dtype, device = grad.dtype, grad.device

@@ -29,7 +29,7 @@ Target = Literal["sm80", "sm90"]
 NO_GPU: tuple[Target, int] = ("sm90", 232448)
 # A product of two tiles needs this many of each index.
 SMALLEST_BLOCK = 16
-# Lines whose length is a multiple of this are read 16 bytes at a time.
+# Lines of so many numbers, or a multiple, that begin at such an address [B] are read 16 bytes at a time.
 ALIGNED = 16
 # How the kernels without a configuration are run. Triton 3.9 warns where fusion is left to its default, and the
 # default is going to change.
@@ -120,7 +120,7 @@ def choose(
     n: int,
     m: int | None = None,
     k: int | None = None,
-    reads: tuple[int, ...] = (),
+    reads: tuple[Tensor, ...] = (),
 ) -> Config:
     """The configuration of a launch.
 
@@ -130,15 +130,20 @@ def choose(
         n: columns of the result.
         m: rows of the result, None where they are those of the experts.
         k: length of the sum, None where only the GPU knows it.
-        reads: lengths of the lines that are read.
+        reads: what is read and, with a buffer to add to, written.
     """
     target, limit_bytes = _limits(like.device.index) if like.is_cuda else NO_GPU
     rows = entries(kernel, 8 * like.itemsize, target)
     found = next(config for most, config in rows if most is None or rows_per_expert <= most)
-    if any(length % ALIGNED for length in reads):
+    if not all(map(_is_aligned, reads)):
         found = _small(found)
     cut = replace(found, block_m=_cut(found.block_m, m), block_n=_cut(found.block_n, n), block_k=_cut(found.block_k, k))
     return _fit(kernel, cut, like.itemsize, limit_bytes)
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    """Every line begins where 16 bytes may be read at once: a part of a flat buffer may begin anywhere."""
+    return tensor.shape[-1] % ALIGNED == 0 and tensor.data_ptr() % ALIGNED == 0
 
 
 def _small(config: Config) -> Config:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench_kernels.triton.configs import SMALL_LAUNCH, Config
 from workbench_kernels.triton.grouped_mm import multiply
+from workbench_kernels.triton.plan import PER_BATCH
 
 __all__ = ["combine", "combine_backward", "down"]
 
@@ -21,7 +22,7 @@ __all__ = ["combine", "combine_backward", "down"]
 TILE, WIDEST = 2048, 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _combine(
     rows_out, row_of, weight, partial, out, shares, num_tokens, top_k, width, num_parts,
@@ -33,27 +34,28 @@ def _combine(
     token = (tl.program_id(0) // pieces).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     piece = tl.program_id(0) % pieces
     column = piece * BLOCK_D + tl.arange(0, BLOCK_D)
-    part = tl.arange(0, PARTS)
     is_token = token < num_tokens
-    total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for slot in range(top_k):
-        row = tl.load(row_of + token * top_k + slot, is_token, other=-1).to(tl.int64)
-        is_present = row >= 0
-        if SUMS:
-            is_read = is_present[:, None] & (column < width)[None, :]
+    if SUMS:
+        total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+        for slot in range(top_k):
+            row = tl.load(row_of + token * top_k + slot, is_token, other=-1).to(tl.int64)
+            is_read = (row >= 0)[:, None] & (column < width)[None, :]
             tile = tl.load(rows_out + row[:, None] * width + column[None, :], is_read, other=0.0).to(tl.float32)
             if IS_WEIGHTED:
                 # the weight of an absent slot is not read: it may be NaN.
-                tile *= tl.load(weight + token * top_k + slot, is_present, other=0.0)[:, None]
+                tile *= tl.load(weight + token * top_k + slot, row >= 0, other=0.0)[:, None]
             total += tile
-        if ADDS_PARTS:
-            if piece == 0:
-                is_part = is_present[:, None] & (part < num_parts)[None, :]
-                share = tl.load(partial + row[:, None] * num_parts + part[None, :], is_part, other=0.0)
-                tl.store(shares + token * top_k + slot, tl.sum(share, 1), is_token)
-    if SUMS:
         is_own = is_token[:, None] & (column < width)[None, :]
         tl.store(out + token[:, None] * width + column[None, :], total.to(out.dtype.element_ty), is_own)
+    if ADDS_PARTS:
+        # after the sum, whose registers are free by then.
+        if piece == 0:
+            part = tl.arange(0, PARTS)
+            for slot in range(top_k):
+                row = tl.load(row_of + token * top_k + slot, is_token, other=-1).to(tl.int64)
+                is_part = (row >= 0)[:, None] & (part < num_parts)[None, :]
+                share = tl.load(partial + row[:, None] * num_parts + part[None, :], is_part, other=0.0)
+                tl.store(shares + token * top_k + slot, tl.sum(share, 1), is_token)
 
 
 def _blocks(width: int) -> tuple[int, int]:
@@ -74,11 +76,19 @@ def down(
 
 
 def combine(
-    rows_out: Float[Tensor, "S D"], row_of: Int32[Tensor, "T K"], weight: Float32[Tensor, "T K"]
+    rows_out: Float[Tensor, "S D"],
+    row_of: Int32[Tensor, "T K"],
+    weight: Float32[Tensor, "T K"],
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "T D"]:
-    """Each token's weighted sum over its rows, in float32 and in the order of its slots."""
+    """Each token's weighted sum over its rows, in float32 and in the order of its slots.
+
+    Args:
+        dtype: that the sum is rounded to, that of the rows if None.
+    """
     (num_tokens, top_k), width = row_of.shape, rows_out.shape[1]
-    out = torch.empty(num_tokens, width, dtype=rows_out.dtype, device=rows_out.device)
+    out = torch.empty(num_tokens, width, dtype=dtype or rows_out.dtype, device=rows_out.device)
     tokens, columns = _blocks(width)
     programs = triton.cdiv(num_tokens, tokens) * triton.cdiv(width, columns)
     if programs:

@@ -1,4 +1,8 @@
-"""The engine `triton`: forward and backward of the experts in a handful of launches; none waits for the host."""
+"""The engine `triton`: forward and backward of the experts in a handful of launches; none waits for the host.
+
+A small layer takes four forward, with its plan, and four backward. From sizes on that were derived and not measured,
+where a launch no longer shows, the plan takes two, and the gradients of the two stacks of matrices take one each.
+"""
 
 import torch
 from jaxtyping import Float, Float32, Int, Int32
@@ -11,7 +15,7 @@ from workbench_kernels.triton.down import down as down_rows
 from workbench_kernels.triton.grouped_mm import multiply
 from workbench_kernels.triton.plan import sort_by_expert
 from workbench_kernels.triton.up import up
-from workbench_kernels.triton.wgrad import largest_first, weight_gradient
+from workbench_kernels.triton.wgrad import both_weight_gradients, largest_first, weight_gradient
 
 __all__ = ["backward", "forward", "grouped_mm", "grouped_mm_backward", "plan"]
 
@@ -49,7 +53,7 @@ def forward(
         assert activated is not None
         rows = down_rows(activated, down, plan.offsets)
         # rows are rounded before they are summed here, so a wide sum starts from what a narrow one starts from.
-        out = combine(rows.float() if is_wide else rows, plan.row_of, weight)
+        out = combine(rows, plan.row_of, weight, dtype=torch.float32 if is_wide else None)
     return out, torch.empty(0, dtype=x.dtype, device=x.device) if hidden is None else hidden
 
 
@@ -76,6 +80,7 @@ def backward(
     needs_x, needs_weight, needs_gate_up, needs_down = needs
     rows, offsets = plan.rows, plan.offsets
     into_gate_up, into_down = into or (None, None)
+    both = grad_rows = None
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         if hidden.numel() == 0:
             hidden = _hidden_again(x, gate_up, plan, activation)
@@ -90,12 +95,14 @@ def backward(
             activation=activation,
             needs=(needs_x or needs_gate_up, needs_down, needs_weight),
         )
-        grad_down = grad_gate_up = grad_rows = None
-        order = largest_first(offsets) if needs_gate_up or needs_down else None
-        if needs_down and scaled is not None:
+        if needs_gate_up and needs_down and scaled is not None and grad_hidden is not None:
+            both = both_weight_gradients(grad, scaled, grad_hidden, x, rows=rows, offsets=offsets, into=into)
+        grad_gate_up, grad_down = both or (None, None)
+        order = largest_first(offsets) if both is None and (needs_gate_up or needs_down) else None
+        if both is None and needs_down and scaled is not None:
             grad_down = weight_gradient(grad, scaled, offsets, rows=rows, gathers="left", order=order, into=into_down)
         del scaled
-        if needs_gate_up and grad_hidden is not None:
+        if both is None and needs_gate_up and grad_hidden is not None:
             grad_gate_up = weight_gradient(
                 grad_hidden, x, offsets, rows=rows, gathers="right", order=order, into=into_gate_up
             )

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from workbench_kernels.triton.configs import Config, Kernel, choose
-from workbench_kernels.triton.plan import bins_of, locate, tile_bound, tile_of
+from workbench_kernels.triton.plan import PER_BATCH, bins_of, locate, tile_bound, tile_of
 
 __all__ = ["multiply"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _multiply(
     rows_in, weight, offsets, out, num_rows, num_experts, m_tiles, width_in, width_out, in_stride, out_stride,
@@ -79,8 +79,8 @@ def multiply(
     width_out = weight.shape[2 if transposes else 1]
     in_stride, out_stride = (width_out, 1) if transposes else (1, width_in)
     out = torch.empty(num_rows, width_out, dtype=rows.dtype, device=rows.device)
-    per_expert, reads = num_rows / max(1, num_experts), (width_in, weight.shape[2])
-    config = config or choose(kernel, rows, rows_per_expert=per_expert, n=width_out, k=width_in, reads=reads)
+    per_expert = num_rows / max(1, num_experts)
+    config = config or choose(kernel, rows, rows_per_expert=per_expert, n=width_out, k=width_in, reads=(rows, weight))
     m_tiles = tile_bound(num_rows, num_experts + zeros_rest, config.block_m)
     programs = m_tiles * triton.cdiv(width_out, config.block_n)
     if programs:

@@ -14,12 +14,18 @@ from torch import Tensor
 
 from workbench_kernels.triton.configs import SMALL_LAUNCH
 
-__all__ = ["bins_of", "locate", "sort_by_expert", "tile_bound", "tile_of"]
+__all__ = ["PER_BATCH", "bins_of", "locate", "sort_by_expert", "tile_bound", "tile_of"]
 
 # Two sizes of block: a small one that fills the GPU when there are few slots, a large one that keeps the table of
 # counts, which every program reads whole, short.
 FEW_SLOTS = 16384
 SMALL_BLOCK, LARGE_BLOCK = 128, 1024
+# Up to so many slots times bins every program counts all slots itself. Derived, not measured: by the instructions of a
+# histogram that takes at most two microseconds, about what a launch more would take.
+COUNTED_BY_EACH = 2**20
+# Arguments that change with the number of tokens. Where Triton specialised kernels for those that are 1, or a multiple
+# of 16, batches of many lengths would wait for the compiler again and again.
+PER_BATCH = ["num_slots", "num_blocks", "num_rows", "num_tokens", "m_tiles"]
 
 
 # `no_type_check` keeps the signature checker of the tests from wrapping what Triton compiles from source.
@@ -32,6 +38,18 @@ def _bin_of(expert, slot, num_slots, num_experts):
 
 
 @triton.jit
+@no_type_check
+def _counts_of(expert, begin, end, num_experts, BLOCK: tl.constexpr, BINS: tl.constexpr):
+    """How many slots from `begin` to `end` go to each expert."""
+    count = tl.zeros([BINS], tl.int32)
+    for done in range(begin, end, BLOCK):
+        slot = done + tl.arange(0, BLOCK)
+        bin_of_slot, _ = _bin_of(expert, slot, end, num_experts)
+        count += tl.histogram(bin_of_slot, BINS, mask=slot < end)
+    return count
+
+
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _count(expert, counts, num_slots, num_experts, BLOCK: tl.constexpr, BINS: tl.constexpr):
     """One program per block of slots: how many go to each expert; the last bin counts those without."""
@@ -59,15 +77,23 @@ def _first_rows(counts, block, num_blocks, num_experts, BLOCKS: tl.constexpr, BI
     return tl.cumsum(total, 0) - total, earlier
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _place(
-    expert, counts, rows, row_of, offsets, num_slots, num_experts, top_k, num_blocks,
+    expert, counts, rows, row_of, offsets, num_slots, num_experts, top_k, num_blocks, COUNTS: tl.constexpr,
     BLOCK: tl.constexpr, CHUNK: tl.constexpr, BLOCKS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """One program per block of slots: their rows. Slots without an expert fill the rows at the end."""
+    """One program per block of slots: their rows. Slots without an expert fill the rows at the end.
+
+    How many slots go to each expert is read from `counts`, or counted here COUNTS slots at a time.
+    """
     block = tl.program_id(0)
-    first, earlier = _first_rows(counts, block, num_blocks, num_experts, BLOCKS, BINS)
+    if COUNTS:
+        earlier = _counts_of(expert, 0, block * BLOCK, num_experts, COUNTS, BINS)
+        total = earlier + _counts_of(expert, block * BLOCK, num_slots, num_experts, COUNTS, BINS)
+        first = tl.cumsum(total, 0) - total
+    else:
+        first, earlier = _first_rows(counts, block, num_blocks, num_experts, BLOCKS, BINS)
     bins = tl.arange(0, BINS)
     if block == 0:
         tl.store(offsets + bins, first, mask=bins <= num_experts)
@@ -92,28 +118,36 @@ def bins_of(num_experts: int) -> int:
 
 
 def sort_by_expert(
-    expert: Int[Tensor, "T K"], num_experts: int
+    expert: Int[Tensor, "T K"], num_experts: int, *, block: int | None = None, counts_apart: bool | None = None
 ) -> tuple[Int32[Tensor, "S"], Int32[Tensor, "T K"], Int32[Tensor, "offsets"]]:
     """Token of each row, row of each slot, first row of each expert.
 
     Args:
         expert: expert of each slot; outside of 0 to `num_experts - 1` a slot gets no row.
+        block: slots of one program, instead of those that suit their number.
+        counts_apart: whether slots are counted in a launch of their own, instead of what suits their number.
     """
     num_slots = expert.numel()
     kind, device = torch.int32, expert.device
     if num_slots == 0:
         empty = torch.empty(0, dtype=kind, device=device)
         return empty, empty.view(expert.shape), torch.zeros(num_experts + 1, dtype=kind, device=device)
-    block = SMALL_BLOCK if num_slots <= FEW_SLOTS else LARGE_BLOCK
-    num_blocks = triton.cdiv(num_slots, block)
     bins = bins_of(num_experts)
-    counts = torch.empty(num_blocks, num_experts + 1, dtype=kind, device=device)
+    is_few = num_slots <= FEW_SLOTS
+    block = block or (SMALL_BLOCK if is_few else LARGE_BLOCK)
+    if counts_apart is None:
+        counts_apart = not (is_few and num_slots * bins <= COUNTED_BY_EACH)
+    num_blocks = triton.cdiv(num_slots, block)
     rows = torch.empty(num_slots, dtype=kind, device=device)
     row_of = torch.empty(expert.shape, dtype=kind, device=device)
     offsets = torch.empty(num_experts + 1, dtype=kind, device=device)
-    _count[(num_blocks,)](expert, counts, num_slots, num_experts, BLOCK=block, BINS=bins, **SMALL_LAUNCH)
+    counts = offsets
+    if counts_apart:
+        counts = torch.empty(num_blocks, num_experts + 1, dtype=kind, device=device)
+        _count[(num_blocks,)](expert, counts, num_slots, num_experts, BLOCK=block, BINS=bins, **SMALL_LAUNCH)
     _place[(num_blocks,)](
         expert, counts, rows, row_of, offsets, num_slots, num_experts, expert.shape[1], num_blocks,
+        COUNTS=0 if counts_apart else max(128, min(2048, 65536 // bins)),
         BLOCK=block, CHUNK=16, BLOCKS=max(1, min(32, 4096 // bins)), BINS=bins, **{**SMALL_LAUNCH, "num_warps": 8},
     )  # fmt: skip
     return rows, row_of, offsets
@@ -139,7 +173,8 @@ def locate(offsets, tile, num_rows, num_experts, BLOCK_M: tl.constexpr, BINS: tl
     tiles_up_to = tl.cumsum(tiles, 0)
     expert = tl.sum((tiles_up_to <= tile).to(tl.int32), 0)
     is_own = group == expert
-    tile_in_group = tile - tl.sum(tl.where(is_own, tiles_up_to - tiles, 0), 0)
+    # 0 for a tile past all rows, whose number times its length could leave 32 bits.
+    tile_in_group = tl.sum(tl.where(is_own, tile - tiles_up_to + tiles, 0), 0)
     first = tl.sum(tl.where(is_own, begin, 0), 0) + tile_in_group * BLOCK_M
     return expert, first, tl.sum(tl.where(is_own, end, 0), 0)
 

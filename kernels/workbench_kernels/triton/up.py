@@ -9,7 +9,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from workbench_kernels.triton.configs import Config, choose
-from workbench_kernels.triton.plan import bins_of, locate, tile_bound, tile_of
+from workbench_kernels.triton.plan import PER_BATCH, bins_of, locate, tile_bound, tile_of
 
 __all__ = ["activate", "activate_with_slope", "halves", "up"]
 
@@ -34,8 +34,9 @@ def activate_with_slope(gate, ACTIVATION: tl.constexpr):
         value = gate * share
         slope = share + gate * 0.3989422804014327 * tl.exp(-0.5 * gate * gate)
     else:
-        value = tl.where(gate > 0, gate, 0.0)
-        slope = tl.where(gate > 0, 1.0, 0.0)
+        # this way round NaN stays NaN.
+        value = tl.where(gate <= 0, 0.0, gate)
+        slope = tl.where(gate <= 0, 0.0, 1.0)
     return value, slope
 
 
@@ -71,7 +72,7 @@ def _write(
         tl.store(activated_at, product.to(activated.dtype.element_ty), is_own)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PER_BATCH)
 @no_type_check
 def _up(
     x, gate_up, rows, offsets, hidden, activated, num_rows, num_experts, m_tiles, width, features,
@@ -147,7 +148,7 @@ def up(
     hidden = torch.empty(num_rows, twice, dtype=x.dtype, device=x.device) if keeps_hidden else None
     activated = torch.empty(num_rows, features, dtype=x.dtype, device=x.device) if keeps_activated else None
     config = config or choose(
-        "up", x, rows_per_expert=num_rows / max(1, num_experts), n=features, k=width, reads=(width,)
+        "up", x, rows_per_expert=num_rows / max(1, num_experts), n=features, k=width, reads=(x, gate_up)
     )
     m_tiles = tile_bound(num_rows, num_experts, config.block_m)
     programs = m_tiles * triton.cdiv(features, config.block_n)

@@ -49,7 +49,7 @@ class Child:
 @pytest.fixture(scope="session")
 def interpreted() -> Iterator[Ask]:
     """Asks an operation of Triton's interpreter, on the CPU."""
-    child = Child({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    child = Child({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "WORKBENCH_KERNELS": "triton"})
     yield lambda operation, **words: child.ask(operation, device="cpu", **words)
     child.end()
 
@@ -64,10 +64,10 @@ def on_gpu(tmp_path_factory) -> Iterator[Ask]:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory) -> Iterator[Callable[..., list[dict[str, Any]]]]:
-    """Asks what the compiler makes of the launches of a layer; no GPU takes part."""
+def compiled(tmp_path_factory) -> Iterator[Ask]:
+    """Asks what the compiler makes of the launches of a layer, or which they are; no GPU takes part."""
     child = Child({"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))})
-    yield lambda **words: child.ask("compile_layer", **words)["launches"]
+    yield lambda operation="compile_layer", **words: child.ask(operation, **words)
     child.end()
 
 

@@ -14,6 +14,11 @@ def test_a_wide_tile_is_written_in_pieces(interpreted, small_errors):
     small_errors(interpreted("activation_errors", **words), "float16")
 
 
+def test_bfloat16(interpreted, small_errors):
+    words = {"case": "foreign_ids", "dtype": "bfloat16", "activation": "gelu", "block_n": 16}
+    small_errors(interpreted("activation_errors", **words), "bfloat16")
+
+
 def test_more_slots_than_are_searched_at_once(interpreted, small_errors):
     words = {"case": "all_experts", "dtype": "float32", "activation": "silu", "block_n": 16}
     small_errors(interpreted("activation_errors", **words), "float32")

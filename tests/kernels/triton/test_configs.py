@@ -6,7 +6,9 @@ import pytest
 import torch
 from workbench_kernels.triton.configs import Config, Kernel, choose, entries, shared_bytes
 
-PRODUCTS = {"_up", "_multiply", "_activation_backward", "_weight_gradient"}
+PRODUCTS = {"_up", "_multiply", "_activation_backward", "_weight_gradient", "_both_weight_gradients"}
+# A layer of the workbench itself, small enough that launches count.
+SMALL = {"width": 256, "features": 512, "experts": 16}
 BUCKETS = [8, 32, 128, 2048]
 SHARED_BYTES = {"sm80": 166912, "sm90": 232448}
 
@@ -65,29 +67,70 @@ def faults_of(launches: list[dict], *, wants_wgmma: bool, limit: int) -> list[st
 
 @pytest.mark.parametrize(("kernel", "dtype"), [("_up", "bfloat16"), ("_activation_backward", "float16")])
 def test_large_tiles_use_wgmma_and_spill_nothing(kernel, dtype, compiled):
-    launches = compiled(dtype=dtype, capability=90, rows_per_expert=[2048], only=kernel)
+    launches = compiled(dtype=dtype, capability=90, rows_per_expert=[2048], only=kernel)["launches"]
     assert faults_of(launches, wants_wgmma=True, limit=SHARED_BYTES["sm90"]) == []
+
+
+def test_both_weight_gradients_use_wgmma_and_spill_nothing(compiled):
+    words = {"only": "_both_weight_gradients", **SMALL}
+    launches = compiled(dtype="bfloat16", capability=90, rows_per_expert=[2048], **words)["launches"]
+    assert faults_of(launches, wants_wgmma=True, limit=SHARED_BYTES["sm90"]) == []
+
+
+def test_what_begins_at_an_odd_address_gets_tiles_that_fit_its_registers(compiled):
+    words = {"only": "_both_weight_gradients", "offset": 1, **SMALL}
+    launches = compiled(dtype="bfloat16", capability=90, rows_per_expert=[2048], **words)["launches"]
+    assert without_copies(faults_of(launches, wants_wgmma=True, limit=SHARED_BYTES["sm90"])) == []
+
+
+def without_copies(faults: list[str]) -> list[str]:
+    """Single numbers of two bytes are too small to be copied ahead."""
+    return [fault for fault in faults if "not pipelined" not in fault]
+
+
+def test_the_number_of_tokens_asks_for_no_other_machine_code(compiled):
+    versions = compiled("versions", tokens=[1, 2, 7, 16, 17, 24, 32])
+    assert len(versions) > 8
+    assert {name: count for name, count in versions.items() if count != 1} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rows"), [("bfloat16", BUCKETS), ("float32", [8, 2048])])
 def test_the_whole_table_of_sm90(dtype, rows, compiled):
-    launches = compiled(dtype=dtype, capability=90, rows_per_expert=rows)
-    assert {launch["kernel"] for launch in launches} == {*PRODUCTS, "_count", "_place", "_combine", "_largest_first"}
+    launches = compiled(dtype=dtype, capability=90, rows_per_expert=rows)["launches"]
+    helpers = {"_count", "_place", "_combine", "_largest_first"}
+    assert {launch["kernel"] for launch in launches} == PRODUCTS - {"_both_weight_gradients"} | helpers
     assert faults_of(launches, wants_wgmma=dtype != "float32", limit=SHARED_BYTES["sm90"]) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rows"), [("bfloat16", [32, 2048]), ("float32", [2048])])
 def test_the_table_of_sm80(dtype, rows, compiled):
-    launches = compiled(dtype=dtype, capability=80, rows_per_expert=rows)
+    launches = compiled(dtype=dtype, capability=80, rows_per_expert=rows)["launches"]
     assert faults_of(launches, wants_wgmma=False, limit=SHARED_BYTES["sm80"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "rows"), [("bfloat16", BUCKETS), ("float16", [8, 2048]), ("float32", [8, 2048])])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_small_layer(dtype, rows, capability, compiled):
+    launches = compiled(dtype=dtype, capability=capability, rows_per_expert=rows, **SMALL)["launches"]
+    assert "_both_weight_gradients" in {launch["kernel"] for launch in launches}
+    wants_wgmma = capability == 90 and dtype != "float32"
+    assert faults_of(launches, wants_wgmma=wants_wgmma, limit=SHARED_BYTES[f"sm{capability}"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [SMALL, {"width": 2048, "features": 768}], ids=["small", "large"])
+def test_a_layer_at_odd_addresses(sizes, compiled):
+    launches = compiled(dtype="bfloat16", capability=90, rows_per_expert=[2048], offset=1, **sizes)["launches"]
+    assert without_copies(faults_of(launches, wants_wgmma=True, limit=SHARED_BYTES["sm90"])) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "features"), [(2064, 784), (2047, 769)], ids=["uneven", "odd"])
 def test_sizes_that_no_block_divides(width, features, compiled):
-    launches = compiled(dtype="bfloat16", capability=90, rows_per_expert=[2048], width=width, features=features)
+    sizes = {"width": width, "features": features}
+    launches = compiled(dtype="bfloat16", capability=90, rows_per_expert=[2048], **sizes)["launches"]
     faults = faults_of(launches, wants_wgmma=True, limit=SHARED_BYTES["sm90"])
-    # single numbers of two bytes are too small to be copied ahead.
-    assert [fault for fault in faults if width % 16 == 0 or "not pipelined" not in fault] == []
+    assert (faults if width % 16 == 0 else without_copies(faults)) == []

@@ -15,6 +15,13 @@ CASES = [
     "foreign_ids",
     "all_absent",
     "the_same_expert_twice",
+    "more_experts_than_are_merged",
+]
+PLAN_AND_FORWARD = ["_place", "_up", "_multiply", "_combine"]
+BACKWARD = ["_activation_backward", "_both_weight_gradients", "_multiply", "_combine"]
+LARGE = [
+    *["_count", "_place", "_up", "_multiply", "_combine", "_activation_backward"],
+    *["_largest_first", "_weight_gradient", "_weight_gradient", "_multiply", "_combine"],
 ]
 
 
@@ -26,6 +33,44 @@ def test_float32(case, interpreted, small_errors):
 @pytest.mark.parametrize("case", ["ragged", "foreign_ids"])
 def test_float16_with_odd_sizes(case, interpreted, small_errors):
     small_errors(interpreted("layer_errors", case=case, dtype="float16", size="odd"), "float16")
+
+
+@pytest.mark.parametrize("size", ["small", "odd"])
+@pytest.mark.parametrize("case", ["ragged", "foreign_ids"])
+def test_bfloat16(case, size, interpreted, small_errors):
+    small_errors(interpreted("layer_errors", case=case, dtype="bfloat16", size=size), "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_small_layer_takes_eight_launches_and_no_operator(dtype, interpreted):
+    launched = interpreted("layer_launches", dtype=dtype)
+    assert launched == {"kernels": PLAN_AND_FORWARD + BACKWARD, "operators": []}
+
+
+def test_pre_activations_made_again_take_one_launch_more(interpreted):
+    launched = interpreted("layer_launches", dtype="float32", save="input")
+    assert launched == {"kernels": [*PLAN_AND_FORWARD, "_up", *BACKWARD], "operators": []}
+
+
+def test_a_wide_sum_takes_no_launch_more(interpreted):
+    launched = interpreted("layer_launches", dtype="bfloat16", is_wide=True)
+    assert launched == {"kernels": PLAN_AND_FORWARD, "operators": []}
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "kernels"),
+    [
+        ({"tokens": 4096, "top_k": 2, "experts": 16, "width": 256, "features": 512}, PLAN_AND_FORWARD + BACKWARD),
+        ({"tokens": 1, "top_k": 8, "experts": 64, "width": 512, "features": 256}, PLAN_AND_FORWARD + BACKWARD),
+        ({"tokens": 32768, "top_k": 8, "experts": 128, "width": 2048, "features": 768}, LARGE),
+        ({"tokens": 65536, "top_k": 2, "experts": 16, "width": 256, "features": 512}, LARGE),
+    ],
+    ids=["small", "one_token", "large", "many_tokens"],
+)
+def test_sizes_decide_what_is_one_launch(sizes, kernels, adds, compiled):
+    launched = compiled("engine_launches", dtype="bfloat16", adds=adds, **sizes)
+    assert launched == {"kernels": kernels, "operators": []}
 
 
 def test_pre_activations_made_again(interpreted, small_errors):
@@ -61,6 +106,11 @@ def test_the_signature_checker_leaves_kernels_alone():
 @pytest.mark.parametrize("case", [*CASES, "many", "many_skewed"])
 def test_on_a_gpu(case, size, dtype, on_gpu, small_errors):
     small_errors(on_gpu("layer_errors", case=case, dtype=dtype, size=size), dtype)
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_eight_kernels_for_a_small_layer(on_gpu):
+    assert on_gpu("layer_launches", dtype="bfloat16")["kernels"] == PLAN_AND_FORWARD + BACKWARD
 
 
 @pytest.mark.gpu

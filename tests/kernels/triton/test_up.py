@@ -15,6 +15,11 @@ def test_float16(case, interpreted, small_errors):
     small_errors(interpreted("up_errors", case=case, dtype="float16", activation="silu", keeps=[True, True]), "float16")
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_nan_stays_nan(activation, interpreted, all_true):
+    all_true(interpreted("nan_passes", activation=activation))
+
+
 @pytest.mark.parametrize(("keeps", "absent"), [([True, False], "activated"), ([False, True], "hidden")])
 def test_what_is_not_kept_is_not_made(keeps, absent, interpreted, small_errors):
     errors = interpreted("up_errors", case="one_token", dtype="float32", activation="silu", keeps=keeps)

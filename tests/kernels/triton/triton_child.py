@@ -5,9 +5,13 @@ chosen by the environment before Triton is imported.
 import json
 import os
 import sys
+from types import ModuleType
 
+import numpy as np
 import torch
+import triton.language as tl
 import triton_compile
+import triton_launches
 import triton_layers
 import triton_parts
 
@@ -23,11 +27,37 @@ def mend_the_interpreter() -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patch_and_mend
+    teach_bfloat16(interpreter)
+
+
+def teach_bfloat16(interpreter: ModuleType) -> None:
+    """Triton's interpreter multiplies the bits of bfloat16 as whole numbers (triton-lang/triton#11584), and cuts off
+    what a GPU rounds to the nearest even number.
+    """
+    builder = interpreter.InterpreterBuilder
+    dot, cast = builder.create_dot, builder.cast_impl
+
+    def widened(handle):
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        bits = torch.from_numpy(np.ascontiguousarray(handle.data).view(np.int16))
+        return interpreter.TensorHandle(bits.view(torch.bfloat16).float().numpy(), tl.float32)
+
+    def dot_of_floats(self, left, right, *rest):
+        return dot(self, widened(left), widened(right), *rest)
+
+    def cast_to_nearest(self, source, kind):
+        if (source.dtype.scalar, kind.scalar) != (tl.float32, tl.bfloat16):
+            return cast(self, source, kind)
+        rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16().view(torch.int16).numpy()
+        return interpreter.TensorHandle(rounded.view(np.uint16), tl.bfloat16)
+
+    builder.create_dot, builder.cast_impl = dot_of_floats, cast_to_nearest
 
 
 def answer() -> None:
     """Answers each line of the input with one line."""
-    known = {**vars(triton_layers), **vars(triton_parts), **vars(triton_compile)}
+    known = {**vars(triton_layers), **vars(triton_parts), **vars(triton_launches), **vars(triton_compile)}
     for line in sys.stdin:
         question = json.loads(line)
         result = known[question.pop("operation")](**question)

@@ -38,6 +38,7 @@ def ids_of(case: str) -> tuple[Tensor, int]:
         "foreign_ids": lambda: (drawn(11, 3, -2, 7), 4),
         "all_absent": lambda: (torch.full((3, 2), 9), 3),
         "the_same_expert_twice": lambda: (torch.tensor([[1, 1], [0, 1], [2, 2]]), 3),
+        "more_experts_than_are_merged": lambda: (ranked(5, 130, 2), 130),
         "many": lambda: (ranked(1024, 16, 4), 16),
         "many_skewed": lambda: ((drawn(1500, 2, 0, 70).float().square() / 40).long(), 128),
     }

@@ -15,12 +15,14 @@ from workbench_kernels.triton.configs import Config
 SMALL = Config(block_m=16, block_n=16, block_k=16, group_m=2, num_warps=4, num_stages=2)
 
 
-def plan_equal(case: str, device: str, dtype: str = "int64", block: int = 16) -> dict[str, float]:
+def plan_equal(
+    case: str, device: str, dtype: str = "int64", block: int | None = 16, counts_apart: bool | None = None
+) -> dict[str, float]:
     """The plan of the reference, with small blocks so that several share an expert."""
     ids, num_experts = ids_of(case)
-    plan_module.SMALL_BLOCK = block
+    given = ids.to(getattr(torch, dtype)).to(device)
     with poisoned():
-        got = engine.plan(ids.to(getattr(torch, dtype)).to(device), num_experts)
+        got = plan_module.sort_by_expert(given, num_experts, block=block, counts_apart=counts_apart)
     want = plan_ref(ids, num_experts)
     return {
         name: float(torch.equal(part.cpu(), wanted))
@@ -96,10 +98,12 @@ def combine_errors(case: str, dtype: str, device: str) -> dict[str, float]:
     rows, parts = rows.to(device), parts.to(device)
     with poisoned():
         weighted = down.combine(rows, layer.plan.row_of, layer.inputs[1])
+        wide = down.combine(rows, layer.plan.row_of, layer.inputs[1], dtype=torch.float32)
         plain, summed = down.combine_backward(rows, layer.plan.row_of, parts)
         nothing, alone = down.combine_backward(None, layer.plan.row_of, parts)
     return {
         "weighted": error(weighted, (picked * weight[..., None]).sum(1)),
+        "is_wide": float(error(wide, (picked * weight[..., None]).sum(1)) < 1e-6),
         "plain": error(plain, picked.sum(1)),
         "shares": error(summed, shares),
         "alone": error(alone, shares) + float(nothing is not None),
@@ -165,6 +169,95 @@ def wgrad_errors(case: str, dtype: str, device: str, gathers: str) -> dict[str, 
         "none_returned": float(nothing is None),
         "ordered": float(torch.equal(words["order"].cpu().long(), sizes.argsort(descending=True, stable=True))),
     }
+
+
+def both_wgrad_errors(case: str, dtype: str, device: str, config: bool = True) -> dict[str, float]:
+    """Both gradients of a layer in one launch; rows of nobody are NaN and must not be read."""
+    layer = Layer(case, dtype, device)
+    kind, rows, used = layer.inputs[0].dtype, layer.plan.rows.cpu().long(), layer.num_used
+    generator = torch.Generator().manual_seed(8)
+    scaled, grad_hidden = (torch.randn(len(rows), n, generator=generator).to(kind) for n in (24, 48))
+    bounds = list(itertools.pairwise(layer.plan.offsets.tolist()))
+    pairs = [(grad_hidden, layer.clean[0][rows]), (layer.clean_grad[rows], scaled)]
+    expected = [torch.stack([left[a:b].double().T @ right[a:b].double() for a, b in bounds]) for left, right in pairs]
+    scaled[used:], grad_hidden[used:] = torch.nan, torch.nan
+    given = (layer.grad, scaled.to(device), grad_hidden.to(device), layer.inputs[0])
+    words = {"rows": layer.plan.rows, "offsets": layer.plan.offsets, "config": SMALL if config else None}
+    into = tuple(torch.ones(e.shape, dtype=kind, device=device) for e in expected)
+    with poisoned():
+        got = wgrad.both_weight_gradients(*given, **words)
+        nothing = wgrad.both_weight_gradients(*given, into=into, **words)
+    is_empty = torch.tensor([a == b for a, b in bounds])
+    return {
+        "gate_up": error(got[0], expected[0]),
+        "down": error(got[1], expected[1]),
+        "added_gate_up": error(into[0], expected[0] + 1),
+        "added_down": error(into[1], expected[1] + 1),
+        "none_returned": float(nothing == (None, None)),
+        "zeros_where_empty": float(all((made.cpu()[is_empty] == 0).all() for made in got)),
+    }
+
+
+def nan_passes(device: str, activation: str) -> dict[str, float]:
+    """A NaN of the gate is one where PyTorch has one, in the activation and in the gradient, and nowhere else."""
+    layer = Layer("one_token", "float32", device)
+    x, weight, gate_up, matrix = layer.inputs
+    gate_up[:, 3] = torch.nan
+    words = {"activation": activation, "config": SMALL}
+    hidden, activated = up.up(
+        x, gate_up, layer.plan.rows, layer.plan.offsets, keeps_hidden=True, keeps_activated=True, **words
+    )
+    plan = {"rows": layer.plan.rows, "row_of": layer.plan.row_of, "offsets": layer.plan.offsets}
+    grad_hidden, _, _ = backward.activation_backward(
+        layer.grad, matrix, hidden, weight=weight, needs=(True, False, False), **plan, **words
+    )
+    leaf = hidden.detach().requires_grad_()
+    gate, second = leaf.chunk(2, dim=-1)
+    expected = ACTIVATIONS[activation](gate) * second
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    return {
+        "has_nan": float(expected.isnan().any(0).nonzero().tolist() == [[3]]),
+        "activated": float(torch.equal(activated.isnan(), expected.isnan())),
+        "gradient": float(torch.equal(grad_hidden.isnan(), gradient.isnan())),
+    }
+
+
+@triton.jit
+def _tell_expert(offsets, told, num_experts, BINS: tl.constexpr):
+    place = tl.program_id(0)
+    tl.store(told + place, wgrad._expert_at(place, offsets, num_experts, BINS))
+
+
+def every_place_has_its_expert(device: str) -> dict[str, float]:
+    """What each program finds for itself is what `largest_first` finds for all."""
+    result = {}
+    for num_experts in (1, 31, 32, 65, 128):
+        counts = torch.randint(0, 4, (num_experts,), generator=torch.Generator().manual_seed(num_experts))
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int().to(device)
+        told = torch.full((num_experts,), -1, dtype=torch.int32, device=device)
+        _tell_expert[(num_experts,)](offsets, told, num_experts, BINS=plan_module.bins_of(num_experts - 1))
+        result[str(num_experts)] = float(torch.equal(told, wgrad.largest_first(offsets)))
+    return result
+
+
+@triton.jit
+def _tell(offsets, told, num_rows, num_experts, tile, BLOCK_M: tl.constexpr, BINS: tl.constexpr):
+    _, first, end = plan_module.locate(offsets, tile, num_rows, num_experts, BLOCK_M, BINS)
+    tl.store(told, first)
+    tl.store(told + 1, end)
+
+
+def tiles_without_rows(device: str) -> dict[str, float]:
+    """A tile past all rows has none, also where its number times its length leaves 32 bits."""
+    num_rows, num_experts = 2**31 - 2**16, 1024
+    offsets = torch.tensor([0] * num_experts + [num_rows], dtype=torch.int32, device=device)
+    told = torch.zeros(2, dtype=torch.int32, device=device)
+    result = {}
+    for tile in (num_rows // 128, num_rows // 128 + num_experts - 1):
+        _tell[(1,)](offsets, told, num_rows, num_experts, tile, BLOCK_M=128, BINS=plan_module.bins_of(num_experts))
+        first, end = told.tolist()
+        result[str(tile)] = float(first >= end)
+    return result
 
 
 @triton.jit
