@@ -16,6 +16,7 @@ from workbench_kernels import (
     ChoiceGate,
     TokenAttention,
     TokenStep,
+    attention,
     backend_of,
     cross_entropy,
     grouped_mm,
@@ -202,6 +203,21 @@ def grouped_pairs(kind, name):
         )
 
 
+def plain_causal(query, key, value, cosine, sine):
+    cosine, sine = (part.view(*query.shape[:2], 1, -1).to(query.dtype) for part in (cosine, sine))
+    heads = (one.transpose(1, 2) for one in (turn(query, cosine, sine), turn(key, cosine, sine), value))
+    return F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2)
+
+
+def attention_pairs(kind, name):
+    for sequences, positions in ((16, 256), (1, 2048)):
+        leaves = [leaf(kind, sequences, positions, 4, 64) for _ in range(3)]
+        angle = torch.arange(positions).repeat(sequences).unsqueeze(1) / 10_000 ** (torch.arange(32) / 32).repeat(2)
+        both, title = (angle.cos(), angle.sin()), f"attention, {sequences} x {positions}, 4 heads of 64, learns{name}"
+        ours = learn(lambda leaves=leaves, both=both: attention(*leaves, turn=both), *leaves)
+        yield title, ours, learn(lambda leaves=leaves, both=both: plain_causal(*leaves, *both), *leaves)
+
+
 def row_pairs(kind):
     scores, target = leaf(kind, 4096, 4096), torch.randint(0, 4096, (4096,))
     yield (
@@ -250,6 +266,8 @@ def pairs(wide):
     yield from sorting_pairs(kind(torch.float32))
     yield from grouped_pairs(kind(torch.float32), "")
     yield from grouped_pairs(kind(torch.bfloat16), ", bfloat16")
+    yield from attention_pairs(kind(torch.float32), "")
+    yield from attention_pairs(kind(torch.bfloat16), ", bfloat16")
     yield from row_pairs(kind(torch.float32))
     yield from token_pairs(kind(torch.float32))
 

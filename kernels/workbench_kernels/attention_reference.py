@@ -54,7 +54,7 @@ def _shared(x: Tensor, heads: int) -> Tensor:
 
 
 def _of_group(grad: Tensor, like: Tensor) -> Tensor:
-    return grad.unflatten(2, (like.shape[2], -1)).sum(3)
+    return grad.reshape(*like.shape[:3], -1, like.shape[3]).sum(3)
 
 
 def _turned(x: Tensor, turn: Turn | None) -> Tensor:

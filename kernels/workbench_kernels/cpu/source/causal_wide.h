@@ -11,6 +11,9 @@ constexpr int SUMMED_ROWS = 8;
 constexpr int SUMMED_ROWS = 4;
 #endif
 
+// Sums start anew after as many steps: the error of one long sum grows with its length.
+constexpr int64_t SUMMED_DEPTH = 64;
+
 // c[m][lane] (+)= sum over k of left(m, k) * right[k][lane], for SUMMED_ROWS rows, ROW and STEP numbers apart.
 template <int ROW, int STEP>
 static inline void product_rows(const float* left, const float* right, int64_t depth, float* c, bool continues) {
@@ -64,7 +67,9 @@ struct Wide {
                         bool continues) {
         for (int m = 0; m < outputs; m += SUMMED_ROWS)
             for (int lane = 0; lane < lanes; lane += LANES)
-                product_rows<1, PANEL>(left + m, right + lane, depth, sums + m * PANEL + lane, continues);
+                for (int64_t k = 0; k < depth; k += SUMMED_DEPTH)
+                    product_rows<1, PANEL>(left + k * PANEL + m, right + k * PANEL + lane, std::min(SUMMED_DEPTH, depth - k),
+                                           sums + m * PANEL + lane, continues || k > 0);
     }
     // sums[key][channel] from rows of keys: the sum goes over queries.
     static void outer(const float* left, const float* right, int lanes, float* sums, bool continues) {
@@ -78,10 +83,14 @@ struct Wide {
         for (int v = 0; v < PANEL; v += VL) {
             const V highest = load(top + v);
             V sum = continues ? load(total + v) : V{};
-            for (int64_t key = 0; key < keys; key++) {
-                const V weight = weight_of((load(scores + key * PANEL + v) - highest) * scale);
-                store(weights + key * PANEL + v, weight);
-                sum += weight;
+            for (int64_t first = 0; first < keys; first += PANEL) {
+                V some{};
+                for (int64_t key = first; key < first + PANEL; key++) {
+                    const V weight = weight_of((load(scores + key * PANEL + v) - highest) * scale);
+                    store(weights + key * PANEL + v, weight);
+                    some += weight;
+                }
+                sum += some;
             }
             store(total + v, sum);
         }
