@@ -1,33 +1,15 @@
-"""Products of the PyTorch engine: in which dtype, over which rows at once, and where gradients of matrices go."""
+"""Products of the PyTorch engine: in which dtype, by which library, and where gradients of matrices go."""
 
-from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from workbench_kernels.parts import Piece
 from workbench_kernels.workspace import buffer, recycled
 
-__all__ = ["Part", "WeightGradient", "parts_of", "product", "product_dtype", "sum_dtype"]
-
-# pre-activations of one part, in elements: what the products of a part reuse stays in a core's cache.
-_PART_ELEMENTS = 2**20
-_LEAST_ROWS = 256
-
-
-class Part(NamedTuple):
-    """Rows of one expert that are worked on together."""
-
-    rows: slice
-    is_first: bool
-    is_last: bool
-
-    @property
-    def size(self) -> int:
-        """How many rows."""
-        return int(self.rows.stop - self.rows.start)
-
+__all__ = ["WeightGradient", "add_product", "has_batches", "product", "product_dtype", "sum_dtype", "wide_dtype"]
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:
     """Dtype of sums and of everything between two products."""
@@ -36,34 +18,58 @@ def sum_dtype(tensor: Tensor) -> torch.dtype:
 
 def product_dtype(tensor: Tensor) -> torch.dtype:
     """Dtype in which products of such tensors are fastest and exact enough."""
-    # a CPU without tiles multiplies half precision several times slower than float32.
+    # a CPU without instructions for half precision multiplies it several times slower than float32.
     is_half = tensor.dtype in (torch.bfloat16, torch.float16)
     if is_half and tensor.device.type == "cpu":
-        has_tiles = tensor.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if has_tiles else torch.float32
+        return torch.bfloat16 if tensor.dtype == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
     return tensor.dtype
 
 
-def product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
-    """The matrix product, in the dtype of its factors, written in that of `out`."""
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """Dtype of the factors of a product that must not be rounded to the dtype of such tensors.
+
+    Pairs of bfloat16 are twice as fast as float32, which leaves float32 the cheapest way to a float32 product;
+    tiles are sixteen times as fast, so that there the product and what its rounding lost are computed in bfloat16.
+    """
+    has_wide_products = tensor.device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+    return product_dtype(tensor) if has_wide_products else sum_dtype(tensor)
+
+
+def has_batches(tensor: Tensor) -> bool:
+    """Whether one product of several matrices is faster than several products of such tensors."""
+    # of float32, MKL makes the product of several; of float64 and on a GPU the rows in the padding cost more.
+    return tensor.device.type == "cpu" and tensor.dtype == product_dtype(tensor) == torch.bfloat16
+
+
+def product(left: Tensor, right: Tensor, *, out: Tensor, is_exact: bool = False) -> Tensor:
+    """The product of two matrices, or of two stacks of them, in the dtype of the factors, written in that of `out`.
+
+    Args:
+        is_exact: a CPU must not round it to the dtype of its factors on the way; twice the work where it would.
+    """
+    if _is_for_onednn(left, right):
+        return _onednn(left, right, out, adds=False)
+    multiply = torch.mm if left.dim() == 2 else torch.bmm
     if left.dtype == out.dtype:
-        return torch.mm(left, right, out=out)
+        return multiply(left, right, out=out)
     if left.device.type == "cuda" and out.dtype == torch.float32:
-        return torch.mm(left, right, out_dtype=torch.float32, out=out)
-    narrow = buffer("narrow", tuple(out.shape), left.dtype, out.device)
-    return out.copy_(torch.mm(left, right, out=narrow))
+        return multiply(left, right, out_dtype=torch.float32, out=out)
+    narrow = multiply(left, right, out=buffer("narrow", tuple(out.shape), left.dtype, out.device))
+    out.copy_(narrow)
+    if not is_exact:
+        return out
+    # sums are rounded last, so that this leaves what the first rounding lost.
+    lost = narrow.addmm_(left, right, beta=-1) if left.dim() == 2 else narrow.baddbmm_(left, right, beta=-1)
+    return out.add_(lost)
 
 
-def parts_of(bounds: list[int], stacked: Tensor) -> Iterator[tuple[int, list[Part]]]:
-    """Every expert that has rows, with its rows in parts that fit into a CPU's cache."""
-    limit = max(_LEAST_ROWS, _PART_ELEMENTS // max(stacked.shape[1], 1)) if stacked.device.type == "cpu" else 2**31
-    for expert, (low, high) in enumerate(pairwise(bounds)):
-        starts = range(low, high, limit)
-        if low < high:
-            yield (
-                expert,
-                [Part(slice(at, min(at + limit, high)), at == low, at + limit >= high) for at in starts],
-            )
+def add_product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
+    """Adds the product to `out`; factors of a narrower dtype give one that is rounded to it."""
+    if _is_for_onednn(left, right):
+        return _onednn(left, right, out, adds=True)
+    if left.dim() == 2:
+        return out.addmm_(left, right) if left.dtype == out.dtype else out.add_(torch.mm(left, right))
+    return out.baddbmm_(left, right) if left.dtype == out.dtype else out.add_(torch.bmm(left, right))
 
 
 class WeightGradient:
@@ -80,25 +86,20 @@ class WeightGradient:
                 if low == high:
                     self.target[expert].zero_()
 
-    def add(self, expert: int, part: Part, left: Tensor, right: Tensor) -> None:
-        """Count in the product of one part of an expert; parts come in order."""
-        place = self.target[expert]
-        if place.dtype == left.dtype and part.is_first and part.is_last and not self.adds:
-            torch.mm(left, right, out=place)
-        elif place.dtype == left.dtype == sum_dtype(place):
-            place.addmm_(left, right, beta=0 if part.is_first and not self.adds else 1)
+    def add(self, piece: Piece, left: Tensor, right: Tensor) -> None:
+        """Count in the product of one piece; pieces of an expert come in order."""
+        place = self.target[piece.expert]
+        is_whole = piece.is_first and piece.is_last and not self.adds
+        if is_whole or place.dtype == sum_dtype(place):
+            is_new = piece.is_first and not self.adds
+            product(left, right, out=place) if is_new else add_product(left, right, out=place)
         else:
-            self._add_exactly(place, part, left, right)
+            self._add_exactly(place, piece, left, right)
 
-    def _add_exactly(self, place: Tensor, part: Part, left: Tensor, right: Tensor) -> None:
-        total = buffer(self.total, place.shape, sum_dtype(place), place.device)
-        if part.is_first:
-            product(left, right, out=total)
-        elif left.dtype == total.dtype:
-            total.addmm_(left, right)
-        else:
-            total.add_(torch.mm(left, right))
-        if part.is_last:
+    def _add_exactly(self, place: Tensor, piece: Piece, left: Tensor, right: Tensor) -> None:
+        total = buffer(self.total, tuple(place.shape), sum_dtype(place), place.device)
+        product(left, right, out=total) if piece.is_first else add_product(left, right, out=total)
+        if piece.is_last:
             place.add_(total) if self.adds else place.copy_(total)
 
 
@@ -106,3 +107,31 @@ def _like(stacked: Tensor) -> Tensor:
     if stacked.is_contiguous():
         return recycled(tuple(stacked.shape), stacked.dtype, stacked.device)
     return torch.empty_like(stacked)
+
+
+def _multiplies_bfloat16() -> bool:
+    has_instructions = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return has_instructions and _has_onednn()
+
+
+def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
+    # MKL keeps to 256 bits on other CPUs than Intel's: half the speed of oneDNN with AVX-512.
+    is_float32 = left.dtype == torch.float32 and left.device.type == "cpu"
+    return is_float32 and left.numel() > 0 < right.numel() and torch.cpu._is_avx512_supported() and _has_onednn()
+
+
+@cache
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch._C._dispatch_has_kernel_for_dispatch_key(
+        "mkldnn::_linear_pointwise", "CPU"
+    )
+
+
+def _onednn(left: Tensor, right: Tensor, out: Tensor, *, adds: bool) -> Tensor:
+    if left.dim() == 3:
+        for each in zip(left, right, out, strict=True):
+            _onednn(*each, adds=adds)
+        return out
+    # PyTorch gives oneDNN's float32 products no place to write to, only new memory.
+    found = torch.ops.mkldnn._linear_pointwise.default(left, right.t(), None, "none", [], "")
+    return out.add_(found) if adds else out.copy_(found)

@@ -5,14 +5,14 @@ over slots and over parts of an expert are in float32 (float64 for float64), wha
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench_kernels.parts import Part, parts_of
 from workbench_kernels.plan import RoutingPlan
-from workbench_kernels.products import Part, WeightGradient, parts_of, product, product_dtype, sum_dtype
+from workbench_kernels.products import WeightGradient, has_batches, product, product_dtype, sum_dtype, wide_dtype
 from workbench_kernels.workspace import buffer, recycled
 
 __all__ = ["backward", "forward", "grouped_mm", "grouped_mm_backward", "plan"]
@@ -66,13 +66,17 @@ def forward(
     outputs = buffer("outputs", (plan.num_rows + 1, x.shape[1]), exact, x.device)
     bounds = plan.offsets.tolist()
     tokens = _cast(x, "tokens")
-    for expert, parts in parts_of(bounds, gate_up):
-        first, second = _cast(gate_up[expert], "gate_up"), _cast(down[expert], "down")
-        for part in parts:
-            before = _pre_activation(tokens, first, plan, part, hidden, exact)
-            gate, up = before.chunk(2, dim=-1)
-            value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
-            product(_as(value.mul_(up), tokens), second.t(), out=outputs[part.rows])
+    wide = wide_dtype(x)
+    for part in parts_of(bounds, gate_up, has_batches=has_batches(x)):
+        before = _pre_activation(tokens, gate_up, plan, part, hidden, exact)
+        gate, up = before.chunk(2, dim=-1)
+        value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
+        value = _as(value.mul_(up), wide, "narrow value")
+        out = part.room(outputs, "own outputs")
+        for piece in part.pieces:
+            matrix = _as(down[piece.expert], wide, "matrix").mT
+            product(piece.of(value), matrix, out=piece.of(out), is_exact=True)
+        part.settle(out, outputs)
     total = _gather_sum(outputs, plan.row_of, weight, bounds[-1])
     return total if is_wide else total.to(x.dtype), hidden
 
@@ -99,24 +103,31 @@ def backward(
     of_first = WeightGradient("gate_up", gate_up, into and into[0], bounds) if needs[2] else None
     of_second = WeightGradient("down", down, into and into[1], bounds) if needs[3] else None
     tokens, above = _cast(x, "tokens"), _cast(grad, "above")
-    for expert, parts in parts_of(bounds, gate_up):
-        first, second = _cast(gate_up[expert], "gate_up"), _cast(down[expert], "down")
-        for part in parts:
-            before = _kept_pre_activation(tokens, first, plan, part, hidden, exact)
-            arrived = _gather(above, plan.rows[part.rows], "arrived")
-            inner = product(arrived, second, out=buffer("inner", (part.size, down.shape[2]), exact, x.device))
-            value, slope = _through_activation(before, inner, share, part, activation, grad_share)
-            if of_second is not None:
-                # the narrower of the two is weighted, unless that would round it once more.
-                (arrived if arrived.dtype == exact else value).mul_(share[part.rows].unsqueeze(-1))
-                of_second.add(expert, part, arrived.t(), _as(value, tokens))
-            if grad_rows is None and of_first is None:
-                continue
-            slope = _as(slope, tokens)
-            if grad_rows is not None:
-                product(slope, first, out=grad_rows[part.rows])
-            if of_first is not None:
-                of_first.add(expert, part, slope.t(), _gather(tokens, plan.rows[part.rows], "gathered"))
+    for part in parts_of(bounds, gate_up, has_batches=has_batches(x)):
+        rows = part.take(plan.rows, "own rows")
+        before = _kept_pre_activation(tokens, gate_up, plan, part, hidden, exact)
+        arrived = _gather(above, rows, "arrived")
+        inner = buffer("inner", (part.size, down.shape[2]), exact, x.device)
+        for piece in part.pieces:
+            product(piece.of(arrived), _cast(down[piece.expert], "matrix"), out=piece.of(inner))
+        own = part.without_padding(part.take(share, "own share")).unsqueeze(-1)
+        value, slope = _through_activation(before, inner, own, part, activation, grad_share)
+        if of_second is not None:
+            # the narrower of the two is weighted, unless that would round it once more.
+            (arrived if arrived.dtype == exact else value).mul_(own)
+            value = _as(value, tokens.dtype, "narrow value")
+            for piece in part.pieces:
+                of_second.add(piece, piece.of(arrived).mT, piece.of(value))
+        slope = _as(slope, tokens.dtype, "narrow slope")
+        if grad_rows is not None:
+            out = part.room(grad_rows, "own outputs")
+            for piece in part.pieces:
+                product(piece.of(slope), _cast(gate_up[piece.expert], "matrix"), out=piece.of(out))
+            part.settle(out, grad_rows)
+        if of_first is not None:
+            gathered = _gather(tokens, rows, "gathered")
+            for piece in part.pieces:
+                of_first.add(piece, piece.of(slope).mT, piece.of(gathered))
     return (
         None if grad_rows is None else _gather_sum(grad_rows, plan.row_of, None, bounds[-1]).to(x.dtype),
         None if grad_share is None else _rows_to_slots(grad_share, plan.row_of).to(weight.dtype),
@@ -131,9 +142,11 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     bounds = offsets.tolist()
     out[bounds[-1] :].zero_()
     tokens = _cast(rows, "tokens")
-    for expert, (low, high) in enumerate(pairwise(bounds)):
-        if low < high:
-            product(tokens[low:high], _cast(weight[expert], "gate_up").t(), out=out[low:high])
+    for part in parts_of(bounds, weight, has_batches=has_batches(rows)):
+        own, place = part.take(tokens, "gathered"), part.room(out, "own outputs")
+        for piece in part.pieces:
+            product(piece.of(own), _cast(weight[piece.expert], "matrix").mT, out=piece.of(place))
+        part.settle(place, out)
     return out
 
 
@@ -147,52 +160,57 @@ def grouped_mm_backward(
     if grad_rows is not None:
         grad_rows[bounds[-1] :].zero_()
     tokens, above = _cast(rows, "tokens"), _cast(grad, "above")
-    for expert, parts in parts_of(bounds, weight):
-        matrix = _cast(weight[expert], "gate_up")
-        for part in parts:
-            if grad_rows is not None:
-                product(above[part.rows], matrix, out=grad_rows[part.rows])
-            if of_weight is not None:
-                of_weight.add(expert, part, above[part.rows].t(), tokens[part.rows])
+    for part in parts_of(bounds, weight, has_batches=has_batches(rows)):
+        arrived = part.without_padding(part.take(above, "arrived"))
+        if grad_rows is not None:
+            place = part.room(grad_rows, "own outputs")
+            for piece in part.pieces:
+                product(piece.of(arrived), _cast(weight[piece.expert], "matrix"), out=piece.of(place))
+            part.settle(place, grad_rows)
+        if of_weight is not None:
+            own = part.take(tokens, "gathered")
+            for piece in part.pieces:
+                of_weight.add(piece, piece.of(arrived).mT, piece.of(own))
     return grad_rows, None if of_weight is None else of_weight.target
 
 
 def _pre_activation(
-    tokens: Tensor, first: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
+    tokens: Tensor, gate_up: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
 ) -> Tensor:
-    gathered = _gather(tokens, plan.rows[part.rows], "gathered")
+    gathered = _gather(tokens, part.take(plan.rows, "own rows"), "gathered")
+    before = buffer("before", (part.size, gate_up.shape[1]), exact, tokens.device)
     keeps = hidden.dim() == 2
-    if keeps and hidden.dtype == exact:
-        return torch.mm(gathered, first.t(), out=hidden[part.rows])
-    before = buffer("before", (part.size, first.shape[0]), exact, tokens.device)
-    if keeps and hidden.dtype == gathered.dtype:
-        return before.copy_(torch.mm(gathered, first.t(), out=hidden[part.rows]))
-    product(gathered, first.t(), out=before)
-    if keeps:
+    # what is kept is written in place, and read again while it is in cache.
+    is_direct = keeps and hidden.dtype in (exact, gathered.dtype)
+    out = part.room(hidden, "own hidden") if is_direct else before
+    for piece in part.pieces:
+        product(piece.of(gathered), _cast(gate_up[piece.expert], "matrix").mT, out=piece.of(out))
+    if is_direct:
+        part.settle(out, hidden)
+    elif keeps:
         hidden[part.rows].copy_(before)
-    return before
+    return before.copy_(out) if out.dtype != exact else out
 
 
 def _kept_pre_activation(
-    tokens: Tensor, first: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
+    tokens: Tensor, gate_up: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
 ) -> Tensor:
     if hidden.dim() != 2:
-        return _pre_activation(tokens, first, plan, part, hidden, exact)
-    if hidden.dtype == exact:
-        return hidden[part.rows]
-    return buffer("before", (part.size, first.shape[0]), exact, tokens.device).copy_(hidden[part.rows])
+        return _pre_activation(tokens, gate_up, plan, part, hidden, exact)
+    own = part.take(hidden, "own hidden")
+    return own if own.dtype == exact else buffer("before", tuple(own.shape), exact, own.device).copy_(own)
 
 
 def _through_activation(
-    before: Tensor, inner: Tensor, share: Tensor, part: Part, activation: str, grad_share: Tensor | None
+    before: Tensor, inner: Tensor, own: Tensor, part: Part, activation: str, grad_share: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the gradient of the pre-activation from that of the activation without its weight."""
-    own = share[part.rows].unsqueeze(-1)
     gate, up = before.chunk(2, dim=-1)
     acted = _FORWARD[activation](gate, buffer("acted", inner.shape, inner.dtype, inner.device))
     value = torch.mul(acted, up, out=buffer("value", inner.shape, inner.dtype, inner.device))
     if grad_share is not None:
-        torch.linalg.vecdot(inner, value, out=grad_share[part.rows])
+        place = part.room(grad_share, "own grad_share")
+        part.settle(torch.linalg.vecdot(inner, value, out=place), grad_share)
     inner.mul_(own)
     slope = buffer("slope", before.shape, before.dtype, before.device)
     of_gate, of_up = slope.chunk(2, dim=-1)
@@ -202,16 +220,13 @@ def _through_activation(
 
 
 def _cast(tensor: Tensor, name: str) -> Tensor:
-    dtype = product_dtype(tensor)
+    return _as(tensor, product_dtype(tensor), name)
+
+
+def _as(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     if tensor.dtype == dtype:
         return tensor
     return buffer(name, tuple(tensor.shape), dtype, tensor.device).copy_(tensor)
-
-
-def _as(tensor: Tensor, like: Tensor) -> Tensor:
-    if tensor.dtype == like.dtype:
-        return tensor
-    return buffer(f"as{tensor.shape[1]}", tuple(tensor.shape), like.dtype, tensor.device).copy_(tensor)
 
 
 def _gather(tokens: Tensor, rows: Tensor, name: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from workbench_kernels import moe_mlp, plan_routing, products
+from workbench_kernels import moe_mlp, parts, plan_routing
 from workbench_kernels.reference import moe_mlp_ref
 
 TOKENS, WIDTH, HIDDEN, EXPERTS = 400, 12, 10, 3
@@ -44,8 +44,8 @@ def products_in(request, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("adds", [False, True])
 def test_an_expert_in_parts_is_the_expert_as_a_whole(monkeypatch, products_in, rows, dtype, adds, distance, accuracy):
-    monkeypatch.setattr(products, "_PART_ELEMENTS", rows * 2 * HIDDEN)
-    monkeypatch.setattr(products, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(parts, "_PART_ELEMENTS", rows * 2 * HIDDEN)
+    monkeypatch.setattr(parts, "_LEAST_ROWS", 1)
     leaves, expert = layer(dtype)
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
     plan = plan_routing(expert, EXPERTS)
