@@ -6,10 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from workbench_kernels.parts import Piece
+from workbench_kernels.parts import Part, Piece
 from workbench_kernels.workspace import buffer, recycled
 
-__all__ = ["WeightGradient", "add_product", "has_batches", "product", "product_dtype", "sum_dtype", "wide_dtype"]
+__all__ = ["WeightGradient", "add_product", "cast", "product", "product_dtype", "products", "sum_dtype", "wide_dtype"]
+
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:
     """Dtype of sums and of everything between two products."""
@@ -35,41 +36,55 @@ def wide_dtype(tensor: Tensor) -> torch.dtype:
     return product_dtype(tensor) if has_wide_products else sum_dtype(tensor)
 
 
-def has_batches(tensor: Tensor) -> bool:
-    """Whether one product of several matrices is faster than several products of such tensors."""
-    # of float32, MKL makes the product of several; of float64 and on a GPU the rows in the padding cost more.
-    return tensor.device.type == "cpu" and tensor.dtype == product_dtype(tensor) == torch.bfloat16
+def cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """The tensor, or its copy in the buffer of that name where its dtype is another one."""
+    if tensor.dtype == dtype:
+        return tensor
+    return buffer(name, tuple(tensor.shape), dtype, tensor.device).copy_(tensor)
+
+
+def products(
+    part: Part, left: Tensor, stacked: Tensor, *, out: Tensor, is_turned: bool = False, is_exact: bool = False
+) -> Tensor:
+    """For every piece of a part its rows times the matrix of its expert.
+
+    Args:
+        left: rows of the part, in the dtype of the products.
+        is_turned: the matrices are applied as `linear` applies them.
+        is_exact: as in `product`.
+    """
+    # what the factors' dtype must hold on the way is widened once for all pieces.
+    is_direct = is_exact or left.dtype == out.dtype or out.device.type == "cuda"
+    place = out if is_direct else buffer("narrow", tuple(out.shape), left.dtype, out.device)
+    for expert, inner, _, _ in part.pieces:
+        matrix = cast(stacked[expert], left.dtype, "matrix")
+        product(left[inner], matrix.t() if is_turned else matrix, out=place[inner], is_exact=is_exact)
+    return out if is_direct else out.copy_(place)
 
 
 def product(left: Tensor, right: Tensor, *, out: Tensor, is_exact: bool = False) -> Tensor:
-    """The product of two matrices, or of two stacks of them, in the dtype of the factors, written in that of `out`.
+    """The matrix product, in the dtype of its factors, written in that of `out`.
 
     Args:
         is_exact: a CPU must not round it to the dtype of its factors on the way; twice the work where it would.
     """
     if _is_for_onednn(left, right):
-        return _onednn(left, right, out, adds=False)
-    multiply = torch.mm if left.dim() == 2 else torch.bmm
+        return out.copy_(_onednn(left, right))
     if left.dtype == out.dtype:
-        return multiply(left, right, out=out)
+        return torch.mm(left, right, out=out)
     if left.device.type == "cuda" and out.dtype == torch.float32:
-        return multiply(left, right, out_dtype=torch.float32, out=out)
-    narrow = multiply(left, right, out=buffer("narrow", tuple(out.shape), left.dtype, out.device))
+        return torch.mm(left, right, out_dtype=torch.float32, out=out)
+    narrow = torch.mm(left, right, out=buffer("of one product", tuple(out.shape), left.dtype, out.device))
     out.copy_(narrow)
-    if not is_exact:
-        return out
-    # sums are rounded last, so that this leaves what the first rounding lost.
-    lost = narrow.addmm_(left, right, beta=-1) if left.dim() == 2 else narrow.baddbmm_(left, right, beta=-1)
-    return out.add_(lost)
+    # a sum is rounded last, so that this one is what the first rounding lost.
+    return out.add_(narrow.addmm_(left, right, beta=-1)) if is_exact else out
 
 
 def add_product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
-    """Adds the product to `out`; factors of a narrower dtype give one that is rounded to it."""
+    """Adds the matrix product to `out`; factors of a narrower dtype give one that is rounded to it."""
     if _is_for_onednn(left, right):
-        return _onednn(left, right, out, adds=True)
-    if left.dim() == 2:
-        return out.addmm_(left, right) if left.dtype == out.dtype else out.add_(torch.mm(left, right))
-    return out.baddbmm_(left, right) if left.dtype == out.dtype else out.add_(torch.bmm(left, right))
+        return out.add_(_onednn(left, right))
+    return out.addmm_(left, right) if left.dtype == out.dtype else out.add_(torch.mm(left, right))
 
 
 class WeightGradient:
@@ -86,12 +101,15 @@ class WeightGradient:
                 if low == high:
                     self.target[expert].zero_()
 
-    def add(self, piece: Piece, left: Tensor, right: Tensor) -> None:
-        """Count in the product of one piece; pieces of an expert come in order."""
+    def add(self, part: Part, left: Tensor, right: Tensor) -> None:
+        """Count in the products of a part's rows, for each expert left transposed times right; parts come in order."""
+        for piece in part.pieces:
+            self._add(piece, left[piece.inner].t(), right[piece.inner])
+
+    def _add(self, piece: Piece, left: Tensor, right: Tensor) -> None:
         place = self.target[piece.expert]
-        is_whole = piece.is_first and piece.is_last and not self.adds
-        if is_whole or place.dtype == sum_dtype(place):
-            is_new = piece.is_first and not self.adds
+        is_new = piece.is_first and not self.adds
+        if (is_new and piece.is_last) or place.dtype == sum_dtype(place):
             product(left, right, out=place) if is_new else add_product(left, right, out=place)
         else:
             self._add_exactly(place, piece, left, right)
@@ -127,11 +145,7 @@ def _has_onednn() -> bool:
     )
 
 
-def _onednn(left: Tensor, right: Tensor, out: Tensor, *, adds: bool) -> Tensor:
-    if left.dim() == 3:
-        for each in zip(left, right, out, strict=True):
-            _onednn(*each, adds=adds)
-        return out
-    # PyTorch gives oneDNN's float32 products no place to write to, only new memory.
-    found = torch.ops.mkldnn._linear_pointwise.default(left, right.t(), None, "none", [], "")
-    return out.add_(found) if adds else out.copy_(found)
+def _onednn(left: Tensor, right: Tensor) -> Tensor:
+    """The matrix product in new memory: PyTorch gives oneDNN's float32 products no place to write to."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(left, right.t(), None, "none", [], "")
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench_kernels.parts import Part, parts_of
 from workbench_kernels.plan import RoutingPlan
-from workbench_kernels.products import WeightGradient, has_batches, product, product_dtype, sum_dtype, wide_dtype
+from workbench_kernels.products import WeightGradient, cast, product_dtype, products, sum_dtype, wide_dtype
 from workbench_kernels.workspace import buffer, recycled
 
 __all__ = ["backward", "forward", "grouped_mm", "grouped_mm_backward", "plan"]
@@ -65,18 +65,13 @@ def forward(
     # one row more than there are: absent slots take that row, which is zero.
     outputs = buffer("outputs", (plan.num_rows + 1, x.shape[1]), exact, x.device)
     bounds = plan.offsets.tolist()
-    tokens = _cast(x, "tokens")
-    wide = wide_dtype(x)
-    for part in parts_of(bounds, gate_up, has_batches=has_batches(x)):
+    tokens, wide = cast(x, product_dtype(x), "tokens"), wide_dtype(x)
+    for part in parts_of(bounds, gate_up):
         before = _pre_activation(tokens, gate_up, plan, part, hidden, exact)
         gate, up = before.chunk(2, dim=-1)
         value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
-        value = _as(value.mul_(up), wide, "narrow value")
-        out = part.room(outputs, "own outputs")
-        for piece in part.pieces:
-            matrix = _as(down[piece.expert], wide, "matrix").mT
-            product(piece.of(value), matrix, out=piece.of(out), is_exact=True)
-        part.settle(out, outputs)
+        value = cast(value.mul_(up), wide, "narrow value")
+        products(part, value, down, out=outputs[part.rows], is_turned=True, is_exact=True)
     total = _gather_sum(outputs, plan.row_of, weight, bounds[-1])
     return total if is_wide else total.to(x.dtype), hidden
 
@@ -99,35 +94,25 @@ def backward(
     bounds = plan.offsets.tolist()
     share = _slots_to_rows(weight.to(exact), plan)
     grad_share = buffer("grad_share", share.shape, exact, x.device) if needs[1] else None
+    tokens, above = cast(x, product_dtype(x), "tokens"), cast(grad, product_dtype(x), "above")
     grad_rows = buffer("outputs", (plan.num_rows + 1, x.shape[1]), exact, x.device) if needs[0] else None
     of_first = WeightGradient("gate_up", gate_up, into and into[0], bounds) if needs[2] else None
     of_second = WeightGradient("down", down, into and into[1], bounds) if needs[3] else None
-    tokens, above = _cast(x, "tokens"), _cast(grad, "above")
-    for part in parts_of(bounds, gate_up, has_batches=has_batches(x)):
-        rows = part.take(plan.rows, "own rows")
+    for part in parts_of(bounds, gate_up):
         before = _kept_pre_activation(tokens, gate_up, plan, part, hidden, exact)
-        arrived = _gather(above, rows, "arrived")
+        arrived = _gather(above, plan.rows[part.rows], "arrived")
         inner = buffer("inner", (part.size, down.shape[2]), exact, x.device)
-        for piece in part.pieces:
-            product(piece.of(arrived), _cast(down[piece.expert], "matrix"), out=piece.of(inner))
-        own = part.without_padding(part.take(share, "own share")).unsqueeze(-1)
-        value, slope = _through_activation(before, inner, own, part, activation, grad_share)
+        products(part, arrived, down, out=inner)
+        value, slope = _through_activation(before, inner, share, part, activation, grad_share)
         if of_second is not None:
             # the narrower of the two is weighted, unless that would round it once more.
-            (arrived if arrived.dtype == exact else value).mul_(own)
-            value = _as(value, tokens.dtype, "narrow value")
-            for piece in part.pieces:
-                of_second.add(piece, piece.of(arrived).mT, piece.of(value))
-        slope = _as(slope, tokens.dtype, "narrow slope")
+            (arrived if arrived.dtype == exact else value).mul_(share[part.rows].unsqueeze(-1))
+            of_second.add(part, arrived, cast(value, tokens.dtype, "narrow value"))
+        slope = cast(slope, tokens.dtype, "narrow slope")
         if grad_rows is not None:
-            out = part.room(grad_rows, "own outputs")
-            for piece in part.pieces:
-                product(piece.of(slope), _cast(gate_up[piece.expert], "matrix"), out=piece.of(out))
-            part.settle(out, grad_rows)
+            products(part, slope, gate_up, out=grad_rows[part.rows])
         if of_first is not None:
-            gathered = _gather(tokens, rows, "gathered")
-            for piece in part.pieces:
-                of_first.add(piece, piece.of(slope).mT, piece.of(gathered))
+            of_first.add(part, slope, _gather(tokens, plan.rows[part.rows], "gathered"))
     return (
         None if grad_rows is None else _gather_sum(grad_rows, plan.row_of, None, bounds[-1]).to(x.dtype),
         None if grad_share is None else _rows_to_slots(grad_share, plan.row_of).to(weight.dtype),
@@ -141,12 +126,9 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     out = rows.new_empty(rows.shape[0], weight.shape[1])
     bounds = offsets.tolist()
     out[bounds[-1] :].zero_()
-    tokens = _cast(rows, "tokens")
-    for part in parts_of(bounds, weight, has_batches=has_batches(rows)):
-        own, place = part.take(tokens, "gathered"), part.room(out, "own outputs")
-        for piece in part.pieces:
-            product(piece.of(own), _cast(weight[piece.expert], "matrix").mT, out=piece.of(place))
-        part.settle(place, out)
+    tokens = cast(rows, product_dtype(rows), "tokens")
+    for part in parts_of(bounds, weight):
+        products(part, tokens[part.rows], weight, out=out[part.rows], is_turned=True)
     return out
 
 
@@ -159,37 +141,28 @@ def grouped_mm_backward(
     of_weight = WeightGradient("gate_up", weight, None, bounds) if needs[1] else None
     if grad_rows is not None:
         grad_rows[bounds[-1] :].zero_()
-    tokens, above = _cast(rows, "tokens"), _cast(grad, "above")
-    for part in parts_of(bounds, weight, has_batches=has_batches(rows)):
-        arrived = part.without_padding(part.take(above, "arrived"))
+    dtype = product_dtype(rows)
+    tokens, above = cast(rows, dtype, "tokens"), cast(grad, dtype, "above")
+    for part in parts_of(bounds, weight):
         if grad_rows is not None:
-            place = part.room(grad_rows, "own outputs")
-            for piece in part.pieces:
-                product(piece.of(arrived), _cast(weight[piece.expert], "matrix"), out=piece.of(place))
-            part.settle(place, grad_rows)
+            products(part, above[part.rows], weight, out=grad_rows[part.rows])
         if of_weight is not None:
-            own = part.take(tokens, "gathered")
-            for piece in part.pieces:
-                of_weight.add(piece, piece.of(arrived).mT, piece.of(own))
+            of_weight.add(part, above[part.rows], tokens[part.rows])
     return grad_rows, None if of_weight is None else of_weight.target
 
 
 def _pre_activation(
     tokens: Tensor, gate_up: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
 ) -> Tensor:
-    gathered = _gather(tokens, part.take(plan.rows, "own rows"), "gathered")
+    gathered = _gather(tokens, plan.rows[part.rows], "gathered")
     before = buffer("before", (part.size, gate_up.shape[1]), exact, tokens.device)
     keeps = hidden.dim() == 2
     # what is kept is written in place, and read again while it is in cache.
     is_direct = keeps and hidden.dtype in (exact, gathered.dtype)
-    out = part.room(hidden, "own hidden") if is_direct else before
-    for piece in part.pieces:
-        product(piece.of(gathered), _cast(gate_up[piece.expert], "matrix").mT, out=piece.of(out))
-    if is_direct:
-        part.settle(out, hidden)
-    elif keeps:
+    out = products(part, gathered, gate_up, out=hidden[part.rows] if is_direct else before, is_turned=True)
+    if keeps and not is_direct:
         hidden[part.rows].copy_(before)
-    return before.copy_(out) if out.dtype != exact else out
+    return out if out.dtype == exact else before.copy_(out)
 
 
 def _kept_pre_activation(
@@ -197,36 +170,24 @@ def _kept_pre_activation(
 ) -> Tensor:
     if hidden.dim() != 2:
         return _pre_activation(tokens, gate_up, plan, part, hidden, exact)
-    own = part.take(hidden, "own hidden")
-    return own if own.dtype == exact else buffer("before", tuple(own.shape), exact, own.device).copy_(own)
+    return cast(hidden[part.rows], exact, "before")
 
 
 def _through_activation(
-    before: Tensor, inner: Tensor, own: Tensor, part: Part, activation: str, grad_share: Tensor | None
+    before: Tensor, inner: Tensor, share: Tensor, part: Part, activation: str, grad_share: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the gradient of the pre-activation from that of the activation without its weight."""
     gate, up = before.chunk(2, dim=-1)
     acted = _FORWARD[activation](gate, buffer("acted", inner.shape, inner.dtype, inner.device))
     value = torch.mul(acted, up, out=buffer("value", inner.shape, inner.dtype, inner.device))
     if grad_share is not None:
-        place = part.room(grad_share, "own grad_share")
-        part.settle(torch.linalg.vecdot(inner, value, out=place), grad_share)
-    inner.mul_(own)
+        torch.linalg.vecdot(inner, value, out=grad_share[part.rows])
+    inner.mul_(share[part.rows].unsqueeze(-1))
     slope = buffer("slope", before.shape, before.dtype, before.device)
     of_gate, of_up = slope.chunk(2, dim=-1)
     torch.mul(inner, acted, out=of_up)
     _BACKWARD[activation](inner.mul_(up), gate, of_gate)
     return value, slope
-
-
-def _cast(tensor: Tensor, name: str) -> Tensor:
-    return _as(tensor, product_dtype(tensor), name)
-
-
-def _as(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    if tensor.dtype == dtype:
-        return tensor
-    return buffer(name, tuple(tensor.shape), dtype, tensor.device).copy_(tensor)
 
 
 def _gather(tokens: Tensor, rows: Tensor, name: str) -> Tensor:
