@@ -140,9 +140,8 @@ def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
 
 @cache
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch._C._dispatch_has_kernel_for_dispatch_key(
-        "mkldnn::_linear_pointwise", "CPU"
-    )
+    # a PyTorch without oneDNN does not know the name.
+    return torch._C._has_mkldnn and torch._C._dispatch_has_kernel_for_dispatch_key("mkldnn::_linear_pointwise", "CPU")
 
 
 def _onednn(left: Tensor, right: Tensor) -> Tensor:
