@@ -5,14 +5,14 @@ over slots and over parts of an expert are in float32 (float64 for float64), wha
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workbench_kernels.parts import Part, parts_of
 from workbench_kernels.plan import RoutingPlan
-from workbench_kernels.products import Part, WeightGradient, parts_of, product, product_dtype, sum_dtype
+from workbench_kernels.products import WeightGradient, cast, product_dtype, products, sum_dtype, wide_dtype
 from workbench_kernels.workspace import buffer, recycled
 
 __all__ = ["backward", "forward", "grouped_mm", "grouped_mm_backward", "plan"]
@@ -65,14 +65,13 @@ def forward(
     # one row more than there are: absent slots take that row, which is zero.
     outputs = buffer("outputs", (plan.num_rows + 1, x.shape[1]), exact, x.device)
     bounds = plan.offsets.tolist()
-    tokens = _cast(x, "tokens")
-    for expert, parts in parts_of(bounds, gate_up):
-        first, second = _cast(gate_up[expert], "gate_up"), _cast(down[expert], "down")
-        for part in parts:
-            before = _pre_activation(tokens, first, plan, part, hidden, exact)
-            gate, up = before.chunk(2, dim=-1)
-            value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
-            product(_as(value.mul_(up), tokens), second.t(), out=outputs[part.rows])
+    tokens, wide = cast(x, product_dtype(x), "tokens"), wide_dtype(x)
+    for part in parts_of(bounds, gate_up):
+        before = _pre_activation(tokens, gate_up, plan, part, hidden, exact)
+        gate, up = before.chunk(2, dim=-1)
+        value = _FORWARD[activation](gate, buffer("value", (part.size, down.shape[2]), exact, x.device))
+        value = cast(value.mul_(up), wide, "narrow value")
+        products(part, value, down, out=outputs[part.rows], is_turned=True, is_exact=True)
     total = _gather_sum(outputs, plan.row_of, weight, bounds[-1])
     return total if is_wide else total.to(x.dtype), hidden
 
@@ -95,28 +94,25 @@ def backward(
     bounds = plan.offsets.tolist()
     share = _slots_to_rows(weight.to(exact), plan)
     grad_share = buffer("grad_share", share.shape, exact, x.device) if needs[1] else None
+    tokens, above = cast(x, product_dtype(x), "tokens"), cast(grad, product_dtype(x), "above")
     grad_rows = buffer("outputs", (plan.num_rows + 1, x.shape[1]), exact, x.device) if needs[0] else None
     of_first = WeightGradient("gate_up", gate_up, into and into[0], bounds) if needs[2] else None
     of_second = WeightGradient("down", down, into and into[1], bounds) if needs[3] else None
-    tokens, above = _cast(x, "tokens"), _cast(grad, "above")
-    for expert, parts in parts_of(bounds, gate_up):
-        first, second = _cast(gate_up[expert], "gate_up"), _cast(down[expert], "down")
-        for part in parts:
-            before = _kept_pre_activation(tokens, first, plan, part, hidden, exact)
-            arrived = _gather(above, plan.rows[part.rows], "arrived")
-            inner = product(arrived, second, out=buffer("inner", (part.size, down.shape[2]), exact, x.device))
-            value, slope = _through_activation(before, inner, share, part, activation, grad_share)
-            if of_second is not None:
-                # the narrower of the two is weighted, unless that would round it once more.
-                (arrived if arrived.dtype == exact else value).mul_(share[part.rows].unsqueeze(-1))
-                of_second.add(expert, part, arrived.t(), _as(value, tokens))
-            if grad_rows is None and of_first is None:
-                continue
-            slope = _as(slope, tokens)
-            if grad_rows is not None:
-                product(slope, first, out=grad_rows[part.rows])
-            if of_first is not None:
-                of_first.add(expert, part, slope.t(), _gather(tokens, plan.rows[part.rows], "gathered"))
+    for part in parts_of(bounds, gate_up):
+        before = _kept_pre_activation(tokens, gate_up, plan, part, hidden, exact)
+        arrived = _gather(above, plan.rows[part.rows], "arrived")
+        inner = buffer("inner", (part.size, down.shape[2]), exact, x.device)
+        products(part, arrived, down, out=inner)
+        value, slope = _through_activation(before, inner, share, part, activation, grad_share)
+        if of_second is not None:
+            # the narrower of the two is weighted, unless that would round it once more.
+            (arrived if arrived.dtype == exact else value).mul_(share[part.rows].unsqueeze(-1))
+            of_second.add(part, arrived, cast(value, tokens.dtype, "narrow value"))
+        slope = cast(slope, tokens.dtype, "narrow slope")
+        if grad_rows is not None:
+            products(part, slope, gate_up, out=grad_rows[part.rows])
+        if of_first is not None:
+            of_first.add(part, slope, _gather(tokens, plan.rows[part.rows], "gathered"))
     return (
         None if grad_rows is None else _gather_sum(grad_rows, plan.row_of, None, bounds[-1]).to(x.dtype),
         None if grad_share is None else _rows_to_slots(grad_share, plan.row_of).to(weight.dtype),
@@ -130,10 +126,9 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     out = rows.new_empty(rows.shape[0], weight.shape[1])
     bounds = offsets.tolist()
     out[bounds[-1] :].zero_()
-    tokens = _cast(rows, "tokens")
-    for expert, (low, high) in enumerate(pairwise(bounds)):
-        if low < high:
-            product(tokens[low:high], _cast(weight[expert], "gate_up").t(), out=out[low:high])
+    tokens = cast(rows, product_dtype(rows), "tokens")
+    for part in parts_of(bounds, weight):
+        products(part, tokens[part.rows], weight, out=out[part.rows], is_turned=True)
     return out
 
 
@@ -146,72 +141,53 @@ def grouped_mm_backward(
     of_weight = WeightGradient("gate_up", weight, None, bounds) if needs[1] else None
     if grad_rows is not None:
         grad_rows[bounds[-1] :].zero_()
-    tokens, above = _cast(rows, "tokens"), _cast(grad, "above")
-    for expert, parts in parts_of(bounds, weight):
-        matrix = _cast(weight[expert], "gate_up")
-        for part in parts:
-            if grad_rows is not None:
-                product(above[part.rows], matrix, out=grad_rows[part.rows])
-            if of_weight is not None:
-                of_weight.add(expert, part, above[part.rows].t(), tokens[part.rows])
+    dtype = product_dtype(rows)
+    tokens, above = cast(rows, dtype, "tokens"), cast(grad, dtype, "above")
+    for part in parts_of(bounds, weight):
+        if grad_rows is not None:
+            products(part, above[part.rows], weight, out=grad_rows[part.rows])
+        if of_weight is not None:
+            of_weight.add(part, above[part.rows], tokens[part.rows])
     return grad_rows, None if of_weight is None else of_weight.target
 
 
 def _pre_activation(
-    tokens: Tensor, first: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
+    tokens: Tensor, gate_up: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
 ) -> Tensor:
     gathered = _gather(tokens, plan.rows[part.rows], "gathered")
+    before = buffer("before", (part.size, gate_up.shape[1]), exact, tokens.device)
     keeps = hidden.dim() == 2
-    if keeps and hidden.dtype == exact:
-        return torch.mm(gathered, first.t(), out=hidden[part.rows])
-    before = buffer("before", (part.size, first.shape[0]), exact, tokens.device)
-    if keeps and hidden.dtype == gathered.dtype:
-        return before.copy_(torch.mm(gathered, first.t(), out=hidden[part.rows]))
-    product(gathered, first.t(), out=before)
-    if keeps:
+    # what is kept is written in place, and read again while it is in cache.
+    is_direct = keeps and hidden.dtype in (exact, gathered.dtype)
+    out = products(part, gathered, gate_up, out=hidden[part.rows] if is_direct else before, is_turned=True)
+    if keeps and not is_direct:
         hidden[part.rows].copy_(before)
-    return before
+    return out if out.dtype == exact else before.copy_(out)
 
 
 def _kept_pre_activation(
-    tokens: Tensor, first: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
+    tokens: Tensor, gate_up: Tensor, plan: RoutingPlan, part: Part, hidden: Tensor, exact: torch.dtype
 ) -> Tensor:
     if hidden.dim() != 2:
-        return _pre_activation(tokens, first, plan, part, hidden, exact)
-    if hidden.dtype == exact:
-        return hidden[part.rows]
-    return buffer("before", (part.size, first.shape[0]), exact, tokens.device).copy_(hidden[part.rows])
+        return _pre_activation(tokens, gate_up, plan, part, hidden, exact)
+    return cast(hidden[part.rows], exact, "before")
 
 
 def _through_activation(
     before: Tensor, inner: Tensor, share: Tensor, part: Part, activation: str, grad_share: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the gradient of the pre-activation from that of the activation without its weight."""
-    own = share[part.rows].unsqueeze(-1)
     gate, up = before.chunk(2, dim=-1)
     acted = _FORWARD[activation](gate, buffer("acted", inner.shape, inner.dtype, inner.device))
     value = torch.mul(acted, up, out=buffer("value", inner.shape, inner.dtype, inner.device))
     if grad_share is not None:
         torch.linalg.vecdot(inner, value, out=grad_share[part.rows])
-    inner.mul_(own)
+    inner.mul_(share[part.rows].unsqueeze(-1))
     slope = buffer("slope", before.shape, before.dtype, before.device)
     of_gate, of_up = slope.chunk(2, dim=-1)
     torch.mul(inner, acted, out=of_up)
     _BACKWARD[activation](inner.mul_(up), gate, of_gate)
     return value, slope
-
-
-def _cast(tensor: Tensor, name: str) -> Tensor:
-    dtype = product_dtype(tensor)
-    if tensor.dtype == dtype:
-        return tensor
-    return buffer(name, tuple(tensor.shape), dtype, tensor.device).copy_(tensor)
-
-
-def _as(tensor: Tensor, like: Tensor) -> Tensor:
-    if tensor.dtype == like.dtype:
-        return tensor
-    return buffer(f"as{tensor.shape[1]}", tuple(tensor.shape), like.dtype, tensor.device).copy_(tensor)
 
 
 def _gather(tokens: Tensor, rows: Tensor, name: str) -> Tensor:

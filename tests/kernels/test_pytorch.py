@@ -1,8 +1,11 @@
 """The engine of plain PyTorch: what only it promises."""
 
+from collections import Counter
+
 import pytest
 import torch
-from workbench_kernels import moe_mlp, plan_routing, products
+from torch.utils._python_dispatch import TorchDispatchMode
+from workbench_kernels import moe_mlp, parts, plan_routing, products, pytorch
 from workbench_kernels.reference import moe_mlp_ref
 
 TOKENS, WIDTH, HIDDEN, EXPERTS = 400, 12, 10, 3
@@ -32,34 +35,73 @@ def far(found, exact, distance):
     return max(distance(a, b) for a, b in zip(found, exact, strict=True))
 
 
-@pytest.fixture(params=["float32", "the dtype itself"])
-def products_in(request, monkeypatch):
-    """Both ways to multiply half precision, whatever this CPU would choose."""
-    has_tiles = request.param == "the dtype itself"
+CPUS = {"no instructions": (False, False), "pairs": (False, True), "tiles": (True, True)}
+
+
+@pytest.fixture(params=CPUS)
+def cpu(request, monkeypatch):
+    """Every way to multiply half precision, whatever this CPU would choose."""
+    has_tiles, has_pairs = CPUS[request.param]
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
-    return has_tiles
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_pairs)
+    return request.param
 
 
-@pytest.mark.parametrize("rows", [7, 50, 2**20])
+class Products(TorchDispatchMode):
+    """Counts the matrix products by the dtype of their factors."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "addmm", "addmm_", "bmm", "_linear_pointwise"):
+            self.found[args[1].dtype] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rows", [20, 50, 2**20])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("adds", [False, True])
-def test_an_expert_in_parts_is_the_expert_as_a_whole(monkeypatch, products_in, rows, dtype, adds, distance, accuracy):
-    monkeypatch.setattr(products, "_PART_ELEMENTS", rows * 2 * HIDDEN)
-    monkeypatch.setattr(products, "_LEAST_ROWS", 1)
+def test_an_expert_in_parts_is_the_expert_as_a_whole(monkeypatch, cpu, rows, dtype, adds, distance, accuracy):
+    monkeypatch.setattr(parts, "_PART_ELEMENTS", rows * 2 * HIDDEN)
+    monkeypatch.setattr(parts, "_LEAST_ROWS", 1)
     leaves, expert = layer(dtype)
     exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
     plan = plan_routing(expert, EXPERTS)
     into = tuple(torch.zeros_like(one, requires_grad=False) for one in leaves[2:]) if adds else None
     ours, reference = moe_mlp(*leaves, plan=plan, into=into), moe_mlp_ref(exact[0], plan, *exact[1:])
     of_out, of_gradients = accuracy[dtype]
-    # PyTorch rounds every product of bfloat16 matrices to bfloat16, and offers nothing else on a CPU.
-    of_out = 4.5e-3 if products_in and dtype == torch.bfloat16 else of_out
     assert distance(ours, reference) < of_out
     upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     expected = torch.autograd.grad(reference, exact, upstream.double())
     ours.backward(upstream)
     found = [leaves[0].grad, leaves[1].grad, *(into or (leaves[2].grad, leaves[3].grad))]
     assert far(found, expected, distance) < of_gradients
+
+
+@pytest.mark.skipif(not products._has_onednn(), reason="this PyTorch was built without oneDNN")
+@pytest.mark.parametrize(
+    ("cpu", "forward", "backward"),
+    [
+        ("no instructions", {torch.float32: 2}, {torch.float32: 4}),
+        # the last product of forward is not rounded: in float32, or made twice.
+        ("pairs", {torch.bfloat16: 1, torch.float32: 1}, {torch.bfloat16: 4}),
+        ("tiles", {torch.bfloat16: 3}, {torch.bfloat16: 4}),
+    ],
+    indirect=["cpu"],
+)
+def test_bfloat16_is_multiplied_in_bfloat16_where_the_cpu_can(cpu, forward, backward):
+    leaves, expert = layer(torch.bfloat16)
+    plan = plan_routing(expert, EXPERTS)
+    inputs = [leaf.detach() for leaf in leaves]
+    with Products() as made:
+        out, hidden = pytorch.forward(*inputs, plan, activation="silu", keeps_hidden=True)
+    assert made.found == {dtype: count * EXPERTS for dtype, count in forward.items()}
+    with Products() as made:
+        pytorch.backward(out, *inputs, hidden, plan, activation="silu", needs=(True,) * 4, into=None)
+    assert made.found == {dtype: count * EXPERTS for dtype, count in backward.items()}
 
 
 def test_an_expert_twice_in_a_token_counts_twice(distance):
