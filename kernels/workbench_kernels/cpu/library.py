@@ -3,7 +3,7 @@
 import ctypes
 import platform
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import Structure, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -103,8 +103,7 @@ class ChoiceCall(Structure):
         *((name, c_int64) for name in ("width", "experts", "slots")),
         *((name, c_int32) for name in ("dtype", "has_wide_gate", "score", "renormalises")),
         ("scale", c_float),
-        *((name, c_void_p) for name in ("x", "gate", "selection_bias", "bias")),
-        *((name, c_void_p) for name in ("logit", "prob", "expert", "weight", "rank")),
+        *((name, c_void_p) for name in ("x", "gate", "selection_bias", "bias", "expert", "numbers")),
     )
 
 
@@ -188,9 +187,10 @@ def _load() -> Kernels | str:
     except (BuildError, OSError) as error:
         return str(error)
     functions = {name: library[name] for name in _CALLS}
-    for name, call in _CALLS.items():
-        function = functions[name]
-        function.argtypes, function.restype = (POINTER(call), c_int, c_int), c_int
+    for function in functions.values():
+        # without argtypes: who calls gives a record by reference and two numbers, and the check took as long as the
+        # choice of a token.
+        function.restype = c_int
     library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
     library.workbench_plan.restype = c_int64
     library.workbench_paging.argtypes = (c_int64, c_int64, c_void_p, c_void_p, c_int, c_int64, *(c_void_p,) * 4)

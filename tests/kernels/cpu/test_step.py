@@ -44,7 +44,7 @@ def test_one_call_is_many(tier, width, dtype):
     for one, call, (keys, values) in zip(blocks, ready, others, strict=True):
         stream, _ = tokens.token_attention(call, stream, keys, values, turn, 5, None)
         x, _ = engine.rms_norm(stream, one.gain, EPSILON, keeps_scale=False)
-        choice = tokens.choice(x, one.gate, None)
+        choice = tokens.ready_choice(one.gate.place, dtype)(x, None)
         stream = stream + tokens.experts(x, choice.weight, one.gate_up, one.down, choice.expert)
     x, _ = engine.rms_norm(stream, gain, EPSILON, keeps_scale=False)
     assert torch.equal(whole.logits[0], tokens.linear(x, head))

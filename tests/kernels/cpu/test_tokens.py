@@ -53,7 +53,7 @@ def test_a_matrix_times_tokens(tier, size, dtype, distance):
 def test_a_choice(tier, score):
     x, gate = normal(1, 50), ChoiceGate(4 * normal(7, 50), 3, score)
     bias = torch.tensor([0.0, 0.5, -torch.inf, 0, 0, 1, 0])
-    found = tokens.choice(x, gate, bias)
+    found = tokens.ready_choice(gate.place, x.dtype)(x, bias)
     wanted = token_choice_ref(x.double(), gate._replace(weight=gate.weight.double()), bias=bias)
     assert torch.equal(found.expert, wanted.expert)
     torch.testing.assert_close(found.weight.double(), wanted.weight, rtol=2e-6, atol=2e-6)

@@ -102,9 +102,8 @@ struct ChoiceCall {
     float scale;
     const void *x, *gate;
     const float *selection_bias, *bias;  // added for the choice only, -inf in `bias` bans; each null for none
-    float *logit, *prob;                 // of every expert
-    int64_t* expert;                     // of every slot, best first; so are the next
-    float *weight, *rank;                // rank: what it was chosen by
+    int64_t* expert;                     // of every slot, best first
+    float* numbers;  // weight [slots], share [experts], logit [experts], rank [slots]: what each slot was chosen by
 };
 
 // SwiGLU experts of one token.
