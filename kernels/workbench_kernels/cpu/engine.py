@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from workbench_kernels.cpu.library import EntropyCall, GroupedCall, MoECall, NormCall, kernels
+from workbench_kernels.cpu.library import EntropyCall, GroupedCall, MoECall, NormCall, TopKCall, kernels
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.workspace import recycled
 
@@ -19,6 +19,8 @@ __all__ = [
     "plan",
     "rms_norm",
     "rms_norm_backward",
+    "topk_gate",
+    "topk_gate_backward",
 ]
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -171,6 +173,49 @@ def cross_entropy_backward(grad: Tensor, logits: Tensor, target: Tensor, log_sum
     call.grad, call.dlogits = grad.data_ptr(), dlogits.data_ptr()
     _run("workbench_entropy", call, 1)
     return dlogits
+
+
+def topk_gate(
+    logits: Tensor,
+    top_k: int,
+    score: str,
+    bias: Tensor | None,
+    normalize: bool,
+    scale: float,
+    *,
+    keeps_shift: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weights and ids of the best of every row; and what softmax needs to make its scores again, where it is kept."""
+    rows = len(logits)
+    weight = torch.empty(rows, top_k, dtype=torch.float32, device=_CPU)
+    expert = torch.empty(rows, top_k, dtype=torch.int64, device=_CPU)
+    is_kept = keeps_shift and score == "softmax"
+    shift = torch.empty(rows, 2, dtype=torch.float32, device=_CPU) if is_kept else None
+    call = _topk(logits, expert, shift, score, normalize, scale)
+    call.weight, call.bias = weight.data_ptr(), None if bias is None else bias.data_ptr()
+    _run("workbench_topk", call, 0)
+    return weight, expert, shift
+
+
+def topk_gate_backward(
+    grad: Tensor, logits: Tensor, expert: Tensor, shift: Tensor | None, score: str, normalize: bool, scale: float
+) -> Tensor:
+    """Gradient of the logits."""
+    dlogits = recycled(logits.shape, logits.dtype, _CPU)
+    call = _topk(logits, expert, shift, score, normalize, scale)
+    call.grad, call.dlogits = grad.data_ptr(), dlogits.data_ptr()
+    _run("workbench_topk", call, 1)
+    return dlogits
+
+
+def _topk(logits: Tensor, expert: Tensor, shift: Tensor | None, score: str, normalize: bool, scale: float) -> TopKCall:
+    threads = torch.get_num_threads()
+    call = TopKCall(
+        *logits.shape, expert.shape[1], _DTYPES[logits.dtype], threads, score == "sigmoid", normalize, scale
+    )
+    call.logits, call.expert = logits.data_ptr(), expert.data_ptr()
+    call.shift = None if shift is None else shift.data_ptr()
+    return call
 
 
 def _norm(x: Tensor, gain: Tensor, epsilon: float) -> NormCall:

@@ -20,6 +20,7 @@ __all__ = [
     "MoECall",
     "NormCall",
     "StepCall",
+    "TopKCall",
     "availability",
     "kernels",
 ]
@@ -82,6 +83,17 @@ class EntropyCall(Structure):
     )
 
 
+class TopKCall(Structure):
+    """The best experts of every row of logits, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "experts", "slots")),
+        *((name, c_int32) for name in ("dtype", "threads", "score", "normalizes")),
+        ("scale", c_float),
+        *((name, c_void_p) for name in ("logits", "bias", "weight", "expert", "shift", "grad", "dlogits")),
+    )
+
+
 class AttentionCall(Structure):
     """The attention of one token, field for field as in call.h."""
 
@@ -138,6 +150,7 @@ _CALLS = {
     "workbench_grouped": GroupedCall,
     "workbench_norm": NormCall,
     "workbench_entropy": EntropyCall,
+    "workbench_topk": TopKCall,
     "workbench_attention": AttentionCall,
     "workbench_choice": ChoiceCall,
     "workbench_experts": ExpertsCall,

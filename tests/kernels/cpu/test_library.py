@@ -46,6 +46,7 @@ def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tm
         (library.GroupedCall, 104),
         (library.NormCall, 96),
         (library.EntropyCall, 72),
+        (library.TopKCall, 104),
         (library.AttentionCall, 232),
         (library.ChoiceCall, 96),
         (library.ExpertsCall, 112),

@@ -71,6 +71,22 @@ struct EntropyCall {
     void* dlogits;
 };
 
+// The K best experts of every row of logits.
+struct TopKCall {
+    int64_t rows, experts, slots;
+    int32_t dtype, threads;  // dtype: of logits and dlogits
+    int32_t score;           // 0 softmax, 1 sigmoid
+    int32_t normalizes;
+    float scale;
+    const void* logits;
+    const float* bias;  // forward: added to the scores for the choice only; null for none
+    float* weight;
+    int64_t* expert;    // best first: written forward, read backward
+    float* shift;       // of softmax: each row's highest logit and one over its sum; null where nobody learns
+    const float* grad;
+    void* dlogits;
+};
+
 // Attention of the newest token of each of up to 4 sequences, with its norm and its residual. Biases have the dtype of
 // the weights, the rotation is float32.
 struct AttentionCall {
