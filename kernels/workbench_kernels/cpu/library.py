@@ -1,13 +1,14 @@
 """The compiled library in this process: found, loaded and checked once."""
 
 import ctypes
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from ctypes import Structure, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from workbench_kernels.cpu.build import BuildError, cached_library
+from workbench_kernels.cpu.build import BuildError, cached_library, compiled_library, shipped_library
 
 __all__ = [
     "AttentionCall",
@@ -25,6 +26,7 @@ __all__ = [
     "kernels",
 ]
 
+_LOG = logging.getLogger(__name__)
 # Instruction sets in the order of the library, worst first, and what their authors could not run.
 _TIERS = (
     "portable C++",
@@ -196,7 +198,7 @@ def kernels() -> Kernels:
 @lru_cache(maxsize=1)
 def _load() -> Kernels | str:
     try:
-        library = ctypes.CDLL(str(cached_library()))
+        library, origin = _opened()
     except (BuildError, OSError) as error:
         return str(error)
     functions = {name: library[name] for name in _CALLS}
@@ -217,4 +219,16 @@ def _load() -> Kernels | str:
         pass
     tier = library.workbench_best_tier()
     unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
-    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, compiled on this machine")
+    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
+
+
+def _opened() -> tuple[ctypes.CDLL, str]:
+    path, shipped = cached_library(), shipped_library()
+    if path != shipped:
+        return ctypes.CDLL(str(path)), "compiled on this machine"
+    try:
+        return ctypes.CDLL(str(path)), "shipped with the package"
+    except OSError as error:
+        # an older C++ library than the wheel's tag promises, as some distributions of Python bring along.
+        _LOG.warning("the kernels that came with the package do not load here, so they are compiled: %s", error)
+        return ctypes.CDLL(str(compiled_library())), "compiled on this machine"

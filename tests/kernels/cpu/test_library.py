@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from workbench_kernels.cpu import library
+from workbench_kernels.cpu import build, library
 from workbench_kernels.cpu.build import BuildError
 
 
@@ -28,6 +28,20 @@ def test_without_a_compiler_it_is_not_there_and_says_why(anew, monkeypatch):
     assert library.availability() == (False, "no C++ compiler was found")
     with pytest.raises(RuntimeError, match=r"cannot run: no C\+\+ compiler was found"):
         library.kernels()
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_shipped_library_is_named_and_one_that_does_not_load_is_compiled_instead(
+    loads, anew, monkeypatch, tmp_path, caplog
+):
+    content = build.compiled_library().read_bytes() if loads else b"for another machine"
+    monkeypatch.setattr(build, "SHIPPED", tmp_path)
+    shipped = tmp_path / build.source_key() / build.NAME
+    shipped.parent.mkdir()
+    shipped.write_bytes(content)
+    wanted = ", shipped with the package" if loads else ", compiled on this machine"
+    assert library.kernels().reason.endswith(wanted)
+    assert (f"do not load here, so they are compiled: {shipped}" in caplog.text) is not loads
 
 
 def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tmp_path):
