@@ -45,7 +45,7 @@ def backend_of(device: torch.device | str, dtype: torch.dtype = torch.float32) -
         ValueError: `WORKBENCH_KERNELS` names kernels that there are not, or that cannot run there.
     """
     place = device if isinstance(device, torch.device) else torch.device(device)
-    return _choose(place.type, place.index, dtype, *_environment())
+    return _choose(place, dtype, _environment())
 
 
 @cache
@@ -97,8 +97,9 @@ def _environment() -> tuple[str | None, bool]:
 
 
 @cache
-def _choose(kind: str, index: int | None, dtype: torch.dtype, wanted: str | None, interprets: bool) -> Backend:
+def _choose(place: torch.device, dtype: torch.dtype, environment: tuple[str | None, bool]) -> Backend:
     # cached: the choice is asked for at every call, and a missing path is logged once.
+    kind, index, (wanted, interprets) = place.type, place.index, environment
     if wanted is not None:
         return _forced(wanted, kind, index, dtype, interprets)
     name = {"cpu": "cpp", "cuda": "triton"}.get(kind)

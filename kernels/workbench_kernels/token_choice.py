@@ -1,17 +1,20 @@
 """The experts of one token from its hidden state, in one call: gate, scores, the best K and their weights."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench_kernels.backend import backend_of, tokens_of
+from workbench_kernels.backend import Backend, backend_of, tokens_of
 from workbench_kernels.tracing import is_traced
 
-__all__ = ["ChoiceGate", "TokenChoice", "can_choose", "token_choice"]
+__all__ = ["ChoiceGate", "GatePlace", "TokenChoice", "can_choose", "token_choice"]
 
 SCORES = ("softmax", "softmax_chosen", "sigmoid")
+_NEEDS = "one call for a choice needs the C++ kernels, a contiguous gate and no gradients"
 
 
 class ChoiceGate(NamedTuple):
@@ -34,9 +37,19 @@ class ChoiceGate(NamedTuple):
     selection_bias: Float[Tensor, "E"] | None = None
 
     @property
-    def settings(self) -> tuple[object, ...]:
+    def settings(self) -> tuple[int, str, bool, float]:
         """What is no tensor."""
         return self[1:5]
+
+    @property
+    def place(self) -> "GatePlace":
+        """Where it lies and what it is: all that the kernel knows of it."""
+        weight, own = self.weight, self.selection_bias
+        return weight.data_ptr(), weight.dtype, weight.shape, self[1:5], None if own is None else own.data_ptr()
+
+
+GatePlace = tuple[int, torch.dtype, torch.Size, tuple[int, str, bool, float], int | None]
+"""Address and dtype and shape of the weight, settings, address of the selection bias."""
 
 
 class TokenChoice(NamedTuple):
@@ -59,14 +72,15 @@ class TokenChoice(NamedTuple):
 
 def can_choose(x: Float[Tensor, "T D"], gate: ChoiceGate) -> bool:
     """Whether `token_choice` runs here: for one token, with the C++ kernels, without gradients."""
+    weight, dtype = gate.weight, x.dtype
     return (
-        len(x) == 1
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled(x.device.type)
-        and tokens_of(backend_of(x.device, x.dtype)) is not None
-        and gate.weight.dtype in (torch.float32, x.dtype)
-        and gate.weight.is_contiguous()
-        and not is_traced(x, gate.weight)
+        not torch.is_grad_enabled()
+        and x.shape[0] == 1
+        and tokens_of(backend_of(x.device, dtype)) is not None
+        and not torch.is_autocast_enabled("cpu")
+        and (weight.dtype == torch.float32 or weight.dtype == dtype)
+        and weight.is_contiguous()
+        and not is_traced(x, weight)
     )
 
 
@@ -79,23 +93,43 @@ def token_choice(x: Float[Tensor, "1 D"], gate: ChoiceGate, *, bias: Float[Tenso
     Raises:
         ValueError: shapes or settings that do not fit, no C++ kernels, or gradients.
     """
-    experts, width = gate.weight.shape
-    sides = [one for one in (bias, gate.selection_bias) if one is not None]
-    if x.shape != (1, width) or not 1 <= gate.top_k <= experts or any(one.shape != (experts,) for one in sides):
+    own = gate.selection_bias
+    if own is not None:
+        gate = gate._replace(selection_bias=own.float().contiguous())
+    if bias is not None:
+        bias = bias.float().contiguous()
+    # looked up by numbers, which hold nothing alive: to check and to prepare again would take longer than the choice.
+    ready = _ready(
+        backend_of(x.device, x.dtype),
+        x.shape,
+        x.dtype,
+        gate.place,
+        own if own is None else own.shape,
+        bias if bias is None else bias.shape,
+    )
+    if torch.is_grad_enabled() or not gate.weight.is_contiguous():
+        raise ValueError(f"{_NEEDS}, got gradients or a gate in another order; ask can_choose first")
+    found: TokenChoice = ready(x.contiguous(), bias)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _ready(
+    backend: Backend, x: torch.Size, dtype: torch.dtype, place: GatePlace, *sides: torch.Size | None
+) -> Callable[[Tensor, Tensor | None], TokenChoice]:
+    _, gate_dtype, (experts, width), (top_k, score, *_), _ = place
+    if x != (1, width) or not 1 <= top_k <= experts or any(one not in (None, (experts,)) for one in sides):
         raise ValueError(
             f"a gate of {experts} experts over width {width} takes one token, 1..{experts} choices and one number of "
-            f"bias per expert, got x {tuple(x.shape)}, top_k {gate.top_k} and biases {[tuple(b.shape) for b in sides]}"
+            f"bias per expert, got x {tuple(x)}, top_k {top_k} and biases {[tuple(one) for one in sides if one]}"
         )
-    if gate.score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {gate.score!r}")
-    tokens = tokens_of(backend_of(x.device, x.dtype))
-    is_plain = gate.weight.dtype in (torch.float32, x.dtype) and gate.weight.is_contiguous()
-    if tokens is None or not is_plain or torch.is_grad_enabled():
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    tokens = tokens_of(backend)
+    if tokens is None or gate_dtype not in (torch.float32, dtype):
         raise ValueError(
-            f"one call for a choice needs the C++ kernels and no gradients, and a gate in float32 or in {x.dtype}, got "
-            f"{gate.weight.dtype} on {x.device}; ask can_choose first"
+            f"{_NEEDS}, and a gate in float32 or in {dtype}, got {gate_dtype}; here run {backend.reason}; "
+            "ask can_choose first"
         )
-    if gate.selection_bias is not None:
-        gate = gate._replace(selection_bias=gate.selection_bias.float().contiguous())
-    found: TokenChoice = tokens.choice(x, gate, None if bias is None else bias.float().contiguous())
-    return found
+    ready: Callable[[Tensor, Tensor | None], TokenChoice] = tokens.ready_choice(place, dtype)
+    return ready

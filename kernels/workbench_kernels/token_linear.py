@@ -19,17 +19,18 @@ def token_linear(x: Float[Tensor, "T I"], weight: Float[Tensor, "O I"]) -> Float
     PyTorch's product for more than four tokens, with gradients, under autocast or a tracer, and where there are no
     C++ kernels.
     """
-    is_few = (
-        0 < len(x) <= _MOST_TOKENS
-        and not torch.is_grad_enabled()
+    tokens = None
+    if not torch.is_grad_enabled():
+        tokens = tokens_of(backend_of(x.device, x.dtype))
+    # len() and numel() take four times as long as shapes: at one token every microsecond shows.
+    if tokens is None or not (
+        0 < x.shape[0] <= _MOST_TOKENS
         and x.dtype == weight.dtype
         and weight.is_contiguous()
-        and weight.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and 0 not in weight.shape
+        and not torch.is_autocast_enabled("cpu")
         and not is_traced(x, weight)
-    )
-    tokens = tokens_of(backend_of(x.device, x.dtype)) if is_few else None
-    if tokens is None:
+    ):
         return F.linear(x, weight)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"x and weight must be T x I and O x I, got {tuple(x.shape)} and {tuple(weight.shape)}")

@@ -48,7 +48,7 @@ class StepChoices(NamedTuple):
     """The choices of all blocks, as they were written: taken apart when somebody looks.
 
     Args:
-        numbers: who was chosen, as words of 64 bits; then for each block logits, shares, weights and ranks.
+        numbers: who was chosen, as words of 64 bits; then for each block weights, shares, logits and ranks.
         sizes: blocks, experts, choices.
     """
 
@@ -64,8 +64,8 @@ class StepChoices(NamedTuple):
         words = 2 * layers * slots
         chosen = self.numbers[:words].view(torch.int64).view(layers, 1, slots)
         rest = self.numbers[words:].view(layers, 1, -1)
-        logit, prob, weight, rank = rest.split([experts, experts, slots, slots], dim=-1)
-        parts = zip(*(one.unbind() for one in (chosen, weight, prob, logit, rank)), strict=True)
+        numbers = rest.split([slots, experts, experts, slots], dim=-1)
+        parts = zip(*(one.unbind() for one in (chosen, *numbers)), strict=True)
         return tuple(TokenChoice(*one) for one in parts)
 
 

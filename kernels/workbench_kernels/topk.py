@@ -7,6 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench_kernels.backend import backend_of, engine_of
+from workbench_kernels.tracing import is_traced
+
 __all__ = ["topk_gate"]
 
 # what DeepSeek's code adds to the sum of weights.
@@ -25,7 +28,8 @@ def topk_gate(
     """Weights and ids of each token's K experts with the highest scores, best first.
 
     Scores and weights are in float32 (float64 for float64). The gradient is that of the weights; neither the
-    choice nor the bias has one.
+    choice nor the bias has one. On a CPU the lower index comes first where two are equal; without a bias the logits
+    are compared, which tell apart what rounding makes equal among the scores.
 
     Args:
         score: `softmax` over all experts, or `sigmoid` of each.
@@ -45,8 +49,40 @@ def topk_gate(
         raise ValueError(f"score must be softmax or sigmoid, got {score!r}")
     if bias is not None and bias.shape != logits.shape[1:]:
         raise ValueError(f"bias must have one number per expert, got {tuple(bias.shape)} for {tuple(logits.shape)}")
-    weight, expert = _TopKGate.apply(logits, top_k, score, bias, normalize, scale)
+    # a tracer first: it must not follow the look-up of the engine.
+    backend = None if is_traced(logits) else backend_of(logits.device, logits.dtype)
+    if backend is None or backend.name != "cpp" or logits.numel() == 0:
+        weight, expert = _TopKGate.apply(logits, top_k, score, bias, normalize, scale)
+        return weight, expert
+    logits, bias = logits.contiguous(), None if bias is None else bias.detach().float().contiguous()
+    if torch.is_grad_enabled() and logits.requires_grad:
+        weight, expert = _CompiledTopKGate.apply(logits, top_k, score, bias, normalize, scale)
+        return weight, expert
+    engine = engine_of(backend)
+    weight, expert, _ = engine.topk_gate(logits, top_k, score, bias, normalize, scale, keeps_shift=False)
     return weight, expert
+
+
+class _CompiledTopKGate(torch.autograd.Function):
+    """Backward makes the scores again from the logits: kept are two numbers of a token, and its choice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, top_k: int, score: str, bias: Tensor | None, normalize: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        engine = engine_of(backend_of(logits.device, logits.dtype))
+        weight, expert, shift = engine.topk_gate(logits, top_k, score, bias, normalize, scale, keeps_shift=True)
+        ctx.options = (score, normalize, scale)
+        ctx.mark_non_differentiable(expert)
+        ctx.save_for_backward(logits, expert, shift)
+        return weight, expert
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        engine = engine_of(backend_of(grad.device, ctx.saved_tensors[0].dtype))
+        dlogits: Tensor = engine.topk_gate_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
+        return dlogits, None, None, None, None, None
 
 
 class _TopKGate(torch.autograd.Function):

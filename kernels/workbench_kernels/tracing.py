@@ -15,8 +15,8 @@ def is_traced(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return True
-    return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or any(type(tensor) not in _PLAIN for tensor in tensors)
-    )
+    # a loop: a generator takes longer than all the rest, and tokens are asked one by one.
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None

@@ -1,5 +1,7 @@
-"""The wheel holds both packages, the views, the data and the JupyterLab extension, and nothing else."""
+"""The wheel holds both packages, the views, the data, the JupyterLab extension and the kernels, and nothing else."""
 
+import importlib.util
+import platform
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.bridge.app import Application
+from workbench_kernels.cpu.build import BuildError, find_compiler, source_key
 
 SHIPPED = {"workbench": "workbench", "kernels/workbench_kernels": "workbench_kernels"}
 DATA = {
@@ -17,6 +21,8 @@ DATA = {
 EXTENSION = "workbench/lab/labextension"
 # Where JupyterLab and the Jupyter server look, below the prefix of the environment.
 LABEXTENSION = "share/jupyter/labextensions/@moe-workbench/lab"
+KERNELS = f"workbench_kernels/cpu/shipped/{source_key()}/libworkbench_kernels.so"
+IS_COMPILED = find_compiler() is not None and platform.libc_ver()[0] == "glibc"
 SERVER_CONFIG = "etc/jupyter/jupyter_server_config.d/moe-workbench.json"
 
 
@@ -29,6 +35,15 @@ def wheel(root, tmp_path_factory) -> Path:
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     [built] = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def hook(root):
+    """The module of the build hook, which lies beside pyproject.toml and in no package."""
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def shipped_name(path: Path) -> str | None:
@@ -59,6 +74,7 @@ def test_the_wheel_holds_what_git_holds(wheel, tracked, root):
     names = zipfile.ZipFile(wheel).namelist()
     held = {name for name in names if ".dist-info/" not in name and ".data/" not in name}
     expected = {shipped_name(path.relative_to(root)) for path in tracked} - {None}
+    expected |= {KERNELS} if IS_COMPILED else set()
     assert held == expected
     assert {"workbench/__init__.py", "workbench_kernels/__init__.py"} <= held
     assert any(name.startswith("workbench/view/views/") and name.endswith(".js") for name in held)
@@ -113,3 +129,68 @@ def test_an_installed_wheel_finds_its_data(wheel, tmp_path):
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, check=True)
     data = tmp_path / "workbench" / "_datasets"
     assert found.stdout.decode().splitlines() == [str(data / "corpora" / "mixed"), str(data / "tokenizers")]
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="no compiler or no glibc here: a wheel without kernels")
+def test_an_installed_wheel_needs_no_compiler(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import torch, workbench_kernels as kernels;"
+        "out = kernels.topk_gate(torch.tensor([[0.0, 2.0, 1.0]]), 2)[1];"
+        "print(kernels.__file__, *kernels.backend_of('cpu'), out.tolist(), sep='\\n')"
+    )
+    # no path, and no cache of libraries compiled before.
+    alone = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=alone, check=True, text=True)
+    place, name, reason, chosen = done.stdout.splitlines()
+    assert Path(place) == tmp_path / "site" / "workbench_kernels" / "__init__.py"
+    assert (name, chosen) == ("cpp", "[[1, 2]]")
+    assert reason.endswith(", shipped with the package")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(not IS_COMPILED, reason="no compiler or no glibc here: a wheel without kernels")
+def test_the_tag_says_what_the_kernels_need_and_not_less_than_this_machine_has(wheel):
+    python, abi, tag = wheel.stem.split("-")[-3:]
+    assert (python, abi) == ("py3", "none")
+    _, two, minor, machine = tag.split("_", 3)
+    assert (two, machine) == ("2", platform.machine())
+    assert 17 <= int(minor) <= int(platform.libc_ver()[1].split(".")[1])
+    [written] = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/WHEEL")]
+    assert f"Root-Is-Purelib: false\nTag: py3-none-{tag}\n" in zipfile.ZipFile(wheel).read(written).decode()
+
+
+@pytest.mark.parametrize(
+    ("versions", "tag"),
+    [
+        ("GLIBC_2.2.5 GLIBC_2.14 GLIBCXX_3.4.19 CXXABI_1.3", "manylinux_2_17_"),
+        ("GLIBC_2.34 GLIBC_2.9", "manylinux_2_34_"),
+        ("GLIBC_2.17 GLIBCXX_3.4.29", "manylinux_2_34_"),
+        ("GLIBC_2.17 CXXABI_1.3.15 GCC_3.0", "manylinux_2_39_"),
+        ("GLIBC_2.17 GLIBCXX_3.4.99", "linux_"),
+        ("GLIBC_2.17 GCC_14.0.0", "linux_"),
+        ("NOBODY_1.0", "linux_"),
+    ],
+)
+def test_a_tag_is_the_newest_of_what_is_asked_for(hook, versions, tag):
+    library = b"\0".join([b"\x7fELF", *versions.encode().split(), b"rest"])
+    assert hook.platform_tag(library).startswith(tag)
+    assert hook.platform_tag(library).endswith(platform.machine())
+
+
+def test_without_a_compiler_the_wheel_is_for_every_machine_and_that_is_said(hook, root, monkeypatch, capsys):
+    def fails():
+        raise BuildError("no C++ compiler was found")
+
+    monkeypatch.setattr(hook.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    real = hook._module(root / hook.COMPILING)
+    real.compiled_library = fails
+    real.BuildError = BuildError
+    monkeypatch.setattr(hook, "_module", lambda path: real)
+    data = {"force_include": {}}
+    parts = hook.BuiltParts(str(root), {}, None, None, "", "wheel", Application())
+    parts._ship_kernels(data)
+    assert data == {"force_include": {}}
+    said = " ".join(capsys.readouterr())
+    assert "no compiled kernels (no C++ compiler was found); they are compiled at the first use" in said

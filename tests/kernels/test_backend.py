@@ -148,7 +148,7 @@ def test_an_engine_is_a_module_with_the_functions_of_one():
 def test_single_tokens_have_modules_of_their_own_where_there_are_compiled_kernels():
     assert tokens_of(Backend("torch", "any")) is None
     assert step_of(Backend("triton", "any")) is None
-    assert {"experts", "linear", "choice", "token_attention"} <= set(vars(tokens_of(Backend("cpp", "any"))))
+    assert {"experts", "linear", "ready_choice", "token_attention"} <= set(vars(tokens_of(Backend("cpp", "any"))))
     assert "Step" in vars(step_of(Backend("cpp", "any")))
 
 

@@ -1,5 +1,7 @@
 """The choice of one token against its reference in float64: every score, dtype, bias and tie."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from workbench_kernels import ChoiceGate, backend_of, token_choice
@@ -76,6 +78,43 @@ def test_a_broken_token_still_chooses_experts_that_there_are():
         found = token_choice(torch.full((1, 4), torch.nan), ChoiceGate(torch.ones(5, 4), 3))
     assert found.expert.tolist() == [[0, 1, 2]]
     assert found.weight.isnan().all()
+
+
+def test_no_choice_overwrites_another_one_in_any_thread():
+    _, gate = drawn(24, 6, 2)
+    tokens = torch.randn(400, 24)
+
+    def choose(rows):
+        with torch.no_grad():
+            return [token_choice(row[None], gate) for row in rows.unbind()]
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [one for some in threads.map(choose, tokens.split(100)) for one in some]
+    wanted = token_choice_ref(tokens.double(), gate._replace(weight=gate.weight.double()))
+    assert torch.equal(torch.cat([one.expert for one in found]), wanted.expert)
+    for name in ("weight", "prob", "logit", "rank"):
+        own = torch.cat([one._asdict()[name] for one in found]).double()
+        torch.testing.assert_close(own, wanted._asdict()[name], rtol=2e-6, atol=2e-6)
+
+
+def test_a_gate_that_learned_in_place_or_moved_is_seen():
+    x, gate = drawn(16, 4, 2)
+    check(x, gate)
+    gate.weight.mul_(-1)
+    check(x, gate)
+    gate.weight.data = gate.weight.flip(0)
+    check(x, gate)
+    check(x, gate._replace(top_k=3, scale=2.0))
+
+
+def test_results_are_plain_tensors_wherever_it_was_called():
+    x, gate = drawn(16, 4, 2)
+    with torch.inference_mode(), torch.device("meta"):
+        inside = [token_choice(x, gate) for _ in range(20)]
+    found = (*inside, check(x, gate))
+    for one in found:
+        assert {part.device.type for part in one} == {"cpu"}
+        (torch.ones(1, requires_grad=True) * one.weight).sum().backward()
 
 
 def test_it_says_where_it_cannot_work():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from workbench_kernels.cpu import calls, engine, library
 from workbench_kernels.reference import topk_gate_backward_ref, topk_gate_ref
 from workbench_kernels.topk import topk_gate
 
@@ -40,6 +41,84 @@ def test_it_agrees_with_its_reference(dtype, bias, options, assert_close):
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gradients_are_those_of_finite_differences(options):
     assert torch.autograd.gradcheck(lambda x: topk_gate(x, 2, **options)[0], (logits_of(torch.float64, 4, 5),))
+
+
+@pytest.fixture(params=range(library.kernels().tier + 1) if library.availability()[0] else ())
+def tier(request, monkeypatch):
+    found = library.kernels()._replace(tier=request.param)
+    for module in (calls, engine):
+        monkeypatch.setattr(module, "kernels", lambda: found)
+
+
+def sorted_gate(logits, top_k, bias, *, score="softmax", normalize=False, scale=1.0):
+    """By a stable sort, with autograd's gradient: equal ones keep their order."""
+    scores = logits.softmax(-1) if score == "softmax" else logits.sigmoid()
+    ranking = logits if bias is None else scores + bias
+    expert = ranking.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    weight = scores.gather(1, expert)
+    return (weight / weight.sum(-1, keepdim=True) if normalize else weight) * scale, expert
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [(70, 64, 8), (33, 100, 20), (4, 5, 5), (32, 3, 1), (1, 17, 2)], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_instruction_set_gives_what_a_sort_in_float64_gives(tier, size, dtype, options, distance, accuracy):
+    tokens, experts, top_k = size
+    logits = (2 * logits_of(torch.float64, tokens, experts).detach()).to(dtype).requires_grad_()
+    for bias in (None, torch.linspace(0, 3, experts)):
+        exact = logits.detach().double().requires_grad_()
+        weight, expert = topk_gate(logits, top_k, bias=bias, **options)
+        wanted, chosen = sorted_gate(exact, top_k, bias, **options)
+        assert torch.equal(expert, chosen)
+        assert weight.dtype == torch.float32
+        assert distance(weight, wanted) <= accuracy[torch.float32][0]
+        upstream = torch.randn(weight.shape)
+        (got,) = torch.autograd.grad(weight, logits, upstream)
+        (slope,) = torch.autograd.grad(wanted, exact, upstream.double())
+        assert got.dtype == dtype
+        # a share of the whole has no gradient where one expert is the whole.
+        assert float((got.double() - slope).norm()) <= accuracy[dtype][1] * max(float(slope.norm()), 1.0)
+        with torch.no_grad():
+            again = topk_gate(logits, top_k, bias=bias, **options)
+        assert torch.equal(again[0], weight)
+        assert torch.equal(again[1], expert)
+
+
+def test_equal_ones_keep_their_order_and_odd_numbers_have_a_place(tier):
+    nan, much = torch.nan, torch.inf
+    logits = torch.tensor([[1.0, 2, 2, 1], [0.0, -0.0, 0, -0.0], [-much, 3, -much, -much], [1, nan, 5, -nan]])
+    weight, expert = topk_gate(logits, 3)
+    assert expert.tolist() == [[1, 2, 0], [0, 1, 2], [1, 0, 2], [1, 3, 2]]
+    assert weight[2].tolist() == [1, 0, 0]
+    assert weight[3].isnan().all()
+    assert topk_gate(torch.zeros(1, 4), 2, bias=torch.tensor([0.0, 1, 1, 0]))[1].tolist() == [[1, 2]]
+    far = torch.tensor([[0.0, -200.0, -60.0]])
+    torch.testing.assert_close(topk_gate(far, 3)[0], far.softmax(-1).sort(descending=True).values, rtol=2e-6, atol=0)
+
+
+def test_threads_change_no_bit(tier):
+    logits, before, found = logits_of(torch.float32, 300, 40), torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            weight, _ = topk_gate(logits, 5, normalize=True)
+            found.append((weight, *torch.autograd.grad(weight, logits, weight.detach())))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
+
+
+def test_what_was_given_away_may_be_changed_and_a_changed_choice_is_an_error():
+    logits = logits_of(torch.float32, 6, 5)
+    weight, expert = topk_gate(logits, 2, normalize=True)
+    (wanted,) = torch.autograd.grad(weight[:, 0].sum(), logits, retain_graph=True)
+    out = weight[:, 0].sum()
+    with torch.no_grad():
+        weight.zero_()
+    assert torch.equal(torch.autograd.grad(out, logits, retain_graph=True)[0], wanted)
+    expert.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(out, logits)
 
 
 @pytest.mark.parametrize(("tokens", "top_k"), [(0, 2), (3, 1), (3, 4)])

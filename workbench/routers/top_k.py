@@ -96,10 +96,12 @@ class TopKRouter(Router):
 
     def top_k_gate(self) -> ChoiceGate | None:
         """The router as data, unless it chooses among groups or somebody listens to its gate."""
-        if self.groups > 1 or self.gate._forward_hooks or self.gate._forward_pre_hooks:
+        # once: nn.Module's look-up by attribute takes longer than the choice.
+        gate = self.gate
+        if self.groups > 1 or gate._forward_hooks or gate._forward_pre_hooks:
             return None
         return ChoiceGate(
-            self.gate.weight, self.top_k, self.score, self.renormalise, self.scale, selection_bias=self.selection_bias
+            gate.weight, self.top_k, self.score, self.renormalise, self.scale, selection_bias=self.selection_bias
         )
 
     def forward(self, x: Float[Tensor, "T D"], context: RouteContext) -> Routing:

@@ -1,4 +1,4 @@
-"""Compiles the C++ kernels once and keeps the result; no build system, a few seconds per instruction set."""
+"""Compiles the C++ kernels once where they did not come compiled, and keeps the result; no build system is needed."""
 
 import fcntl
 import hashlib
@@ -20,11 +20,13 @@ __all__ = [
     "build_library",
     "cache_folder",
     "cached_library",
+    "compiled_library",
     "find_compiler",
+    "shipped_library",
     "source_key",
 ]
 
-SOURCE = Path(__file__).parent / "source"
+SOURCE, SHIPPED = Path(__file__).parent / "source", Path(__file__).parent / "shipped"
 _LOG = logging.getLogger(__name__)
 NAME = "libworkbench_kernels.so"
 _COMMON = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -60,7 +62,22 @@ def cache_folder() -> Path:
     return kept / "kernels"
 
 
+def shipped_library() -> Path | None:
+    """The library that came with the package; None where none did, or one of other sources or another machine."""
+    path = SHIPPED / source_key() / NAME
+    return path if path.is_file() else None
+
+
 def cached_library() -> Path:
+    """The library that came with the package, else the compiled one.
+
+    Raises:
+        BuildError: there is none, and no compiler, or it failed.
+    """
+    return shipped_library() or compiled_library()
+
+
+def compiled_library() -> Path:
     """The compiled library, from `cache_folder`; compiled there first where it is missing.
 
     Raises:

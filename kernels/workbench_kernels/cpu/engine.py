@@ -1,11 +1,18 @@
 """The engine `cpp`: tensors to the C++ kernels and back."""
 
-import ctypes
-
 import torch
 from torch import Tensor
 
-from workbench_kernels.cpu.library import CausalCall, EntropyCall, GroupedCall, MoECall, NormCall, kernels
+from workbench_kernels.cpu.calls import DTYPES, run
+from workbench_kernels.cpu.library import CausalCall, GroupedCall, MoECall, kernels
+from workbench_kernels.cpu.rows import (
+    cross_entropy,
+    cross_entropy_backward,
+    rms_norm,
+    rms_norm_backward,
+    topk_gate,
+    topk_gate_backward,
+)
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.workspace import recycled
 
@@ -23,12 +30,12 @@ __all__ = [
     "plan",
     "rms_norm",
     "rms_norm_backward",
+    "topk_gate",
+    "topk_gate_backward",
 ]
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _CPU = torch.device("cpu")
 _PAIRS_TIER = 3
-_NO_MEMORY = "the kernels got no scratch memory; use fewer tokens at once"
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3}
 
 
@@ -80,7 +87,7 @@ def forward(
     call = _call(x, weight, gate_up, down, plan, activation, products)
     call.out, call.sums = (None, out.data_ptr()) if is_wide else (out.data_ptr(), None)
     call.hidden = hidden.data_ptr() or None
-    _run("workbench_moe", call, 0)
+    run("workbench_moe", call, 0)
     return out, hidden
 
 
@@ -114,7 +121,7 @@ def backward(
     for name, tensor in (("dx", dx), ("dweight", dweight), ("dgate_up", dgate_up), ("ddown", ddown)):
         if tensor is not None:
             setattr(call, name, tensor.data_ptr())
-    _run("workbench_moe", call, 1)
+    run("workbench_moe", call, 1)
     return (dx, dweight, dgate_up, ddown) if into is None else (dx, dweight, None, None)
 
 
@@ -125,7 +132,7 @@ def grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor, products: torch.dt
     call = _grouped(rows, weight, offsets, products)
     out[call.rows_in_use :] = 0
     call.out = out.data_ptr()
-    _run("workbench_grouped", call, 0)
+    run("workbench_grouped", call, 0)
     return out
 
 
@@ -149,7 +156,7 @@ def grouped_mm_backward(
     if dweight is not None:
         call.dweight = dweight.data_ptr()
         dweight = dweight.mT if is_turned else dweight
-    _run("workbench_grouped", call, 1)
+    run("workbench_grouped", call, 1)
     return drows, dweight
 
 
@@ -161,7 +168,7 @@ def attention(
     out = recycled(query.shape, query.dtype, _CPU)
     scale = torch.empty(2, batch, heads, length) if keeps_scale else None
     call = _causal(query, key, value, turn, out, scale)
-    _run("workbench_causal", call, 0)
+    run("workbench_causal", call, 0)
     return out, scale
 
 
@@ -180,75 +187,19 @@ def attention_backward(
     call.grad = grad.data_ptr()
     found = [recycled(x.shape, x.dtype, _CPU) if y else None for x, y in zip((query, key, value), needs, strict=True)]
     call.dquery, call.dkey, call.dvalue = (None if one is None else one.data_ptr() for one in found)
-    _run("workbench_causal", call, 1)
+    run("workbench_causal", call, 1)
     return tuple(found)
-
-
-def rms_norm(x: Tensor, gain: Tensor, epsilon: float, *, keeps_scale: bool) -> tuple[Tensor, Tensor | None]:
-    """Rows over their root mean square, times the gain; and the factor of each row where it is kept."""
-    out = recycled(x.shape, x.dtype, _CPU)
-    scale = torch.empty(x.shape[:-1]) if keeps_scale else None
-    call = _norm(x, gain, epsilon)
-    call.out = out.data_ptr()
-    if scale is not None:
-        call.scale = scale.data_ptr()
-    _run("workbench_norm", call, 0)
-    return out, scale
-
-
-def rms_norm_backward(
-    grad: Tensor, x: Tensor, gain: Tensor, scale: Tensor, needs: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the rows and of the gain."""
-    dx = recycled(x.shape, x.dtype, _CPU) if needs[0] else None
-    dgain = torch.empty_like(gain) if needs[1] else None
-    call = _norm(x, gain, 0.0)
-    call.scale, call.grad = scale.data_ptr(), grad.data_ptr()
-    call.dx = None if dx is None else dx.data_ptr()
-    call.dgain = None if dgain is None else dgain.data_ptr()
-    _run("workbench_norm", call, 1)
-    return dx, dgain
-
-
-def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss of every row, NaN where the target is no class; and the log of the sum of its exponentials."""
-    loss, log_sum = torch.empty(len(logits)), torch.empty(len(logits))
-    call = _entropy(logits, target, log_sum)
-    call.loss = loss.data_ptr()
-    _run("workbench_entropy", call, 0)
-    return loss, log_sum
-
-
-def cross_entropy_backward(grad: Tensor, logits: Tensor, target: Tensor, log_sum: Tensor) -> Tensor:
-    """Gradient of the logits; zero in rows without a class."""
-    dlogits = recycled(logits.shape, logits.dtype, _CPU)
-    call = _entropy(logits, target, log_sum)
-    call.grad, call.dlogits = grad.data_ptr(), dlogits.data_ptr()
-    _run("workbench_entropy", call, 1)
-    return dlogits
 
 
 def _causal(
     query: Tensor, key: Tensor, value: Tensor, turn: tuple[Tensor, Tensor] | None, out: Tensor, scale: Tensor | None
 ) -> CausalCall:
     batch, length, heads, channels = query.shape
-    call = CausalCall(batch, length, heads, key.shape[2], channels, _DTYPES[query.dtype], torch.get_num_threads())
+    call = CausalCall(batch, length, heads, key.shape[2], channels, DTYPES[query.dtype], torch.get_num_threads())
     call.query, call.key, call.value = query.data_ptr(), key.data_ptr(), value.data_ptr()
     call.cosine, call.sine = (None, None) if turn is None else (part.data_ptr() for part in turn)
     call.out = out.data_ptr()
     call.top, call.share = (None, None) if scale is None else (part.data_ptr() for part in scale)
-    return call
-
-
-def _norm(x: Tensor, gain: Tensor, epsilon: float) -> NormCall:
-    width = x.shape[-1]
-    threads = torch.get_num_threads()
-    return NormCall(x.numel() // width, width, _DTYPES[x.dtype], threads, epsilon, x.data_ptr(), gain.data_ptr())
-
-
-def _entropy(logits: Tensor, target: Tensor, log_sum: Tensor) -> EntropyCall:
-    call = EntropyCall(*logits.shape, _DTYPES[logits.dtype], torch.get_num_threads())
-    call.logits, call.target, call.log_sum = logits.data_ptr(), target.data_ptr(), log_sum.data_ptr()
     return call
 
 
@@ -272,7 +223,7 @@ def _call(
         width,
         width,
         width,
-        _DTYPES[products],
+        DTYPES[products],
         _ACTIVATIONS[activation],
         torch.get_num_threads(),
         0,
@@ -293,7 +244,7 @@ def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor, products: torch.dtyp
         weight.shape[2],
         weight.shape[1],
         weight.shape[0],
-        _DTYPES[products],
+        DTYPES[products],
         torch.get_num_threads(),
         not weight.is_contiguous(),
         rows.dtype != products,
@@ -302,9 +253,3 @@ def _grouped(rows: Tensor, weight: Tensor, offsets: Tensor, products: torch.dtyp
         weight.data_ptr(),
         offsets.data_ptr(),
     )
-
-
-def _run(name: str, call: ctypes.Structure, is_backward: int) -> None:
-    loaded = kernels()
-    if loaded.functions[name](ctypes.byref(call), is_backward, loaded.tier) != 1:
-        raise MemoryError(_NO_MEMORY)

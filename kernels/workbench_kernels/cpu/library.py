@@ -1,13 +1,14 @@
 """The compiled library in this process: found, loaded and checked once."""
 
 import ctypes
+import logging
 import platform
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import Structure, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from workbench_kernels.cpu.build import BuildError, cached_library
+from workbench_kernels.cpu.build import BuildError, cached_library, compiled_library, shipped_library
 
 __all__ = [
     "AttentionCall",
@@ -21,10 +22,12 @@ __all__ = [
     "MoECall",
     "NormCall",
     "StepCall",
+    "TopKCall",
     "availability",
     "kernels",
 ]
 
+_LOG = logging.getLogger(__name__)
 # Instruction sets in the order of the library, worst first, and what their authors could not run.
 _TIERS = (
     "portable C++",
@@ -94,6 +97,17 @@ class CausalCall(Structure):
     )
 
 
+class TopKCall(Structure):
+    """The best experts of every row of logits, field for field as in call.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "experts", "slots")),
+        *((name, c_int32) for name in ("dtype", "threads", "score", "normalizes")),
+        ("scale", c_float),
+        *((name, c_void_p) for name in ("logits", "bias", "weight", "expert", "shift", "grad", "dlogits")),
+    )
+
+
 class AttentionCall(Structure):
     """The attention of one token, field for field as in call.h."""
 
@@ -115,8 +129,7 @@ class ChoiceCall(Structure):
         *((name, c_int64) for name in ("width", "experts", "slots")),
         *((name, c_int32) for name in ("dtype", "has_wide_gate", "score", "renormalises")),
         ("scale", c_float),
-        *((name, c_void_p) for name in ("x", "gate", "selection_bias", "bias")),
-        *((name, c_void_p) for name in ("logit", "prob", "expert", "weight", "rank")),
+        *((name, c_void_p) for name in ("x", "gate", "selection_bias", "bias", "expert", "numbers")),
     )
 
 
@@ -152,6 +165,7 @@ _CALLS = {
     "workbench_causal": CausalCall,
     "workbench_norm": NormCall,
     "workbench_entropy": EntropyCall,
+    "workbench_topk": TopKCall,
     "workbench_attention": AttentionCall,
     "workbench_choice": ChoiceCall,
     "workbench_experts": ExpertsCall,
@@ -197,13 +211,14 @@ def kernels() -> Kernels:
 @lru_cache(maxsize=1)
 def _load() -> Kernels | str:
     try:
-        library = ctypes.CDLL(str(cached_library()))
+        library, origin = _opened()
     except (BuildError, OSError) as error:
         return str(error)
     functions = {name: library[name] for name in _CALLS}
-    for name, call in _CALLS.items():
-        function = functions[name]
-        function.argtypes, function.restype = (POINTER(call), c_int, c_int), c_int
+    for function in functions.values():
+        # without argtypes: who calls gives a record by reference and two numbers, and the check took as long as the
+        # choice of a token.
+        function.restype = c_int
     library.workbench_plan.argtypes = (c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p)
     library.workbench_plan.restype = c_int64
     library.workbench_paging.argtypes = (c_int64, c_int64, c_void_p, c_void_p, c_int, c_int64, *(c_void_p,) * 4)
@@ -217,4 +232,16 @@ def _load() -> Kernels | str:
         pass
     tier = library.workbench_best_tier()
     unproven = _UNPROVEN.get(_TIERS[tier], _UNPROVEN.get(platform.machine().lower(), ""))
-    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, compiled on this machine")
+    return Kernels(library, functions, tier, f"C++ kernels with {_TIERS[tier]}{unproven}, {origin}")
+
+
+def _opened() -> tuple[ctypes.CDLL, str]:
+    path, shipped = cached_library(), shipped_library()
+    if path != shipped:
+        return ctypes.CDLL(str(path)), "compiled on this machine"
+    try:
+        return ctypes.CDLL(str(path)), "shipped with the package"
+    except OSError as error:
+        # an older C++ library than the wheel's tag promises, as some distributions of Python bring along.
+        _LOG.warning("the kernels that came with the package do not load here, so they are compiled: %s", error)
+        return ctypes.CDLL(str(compiled_library())), "compiled on this machine"

@@ -7,8 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from workbench_kernels.cpu.calls import DTYPES
 from workbench_kernels.cpu.library import AttentionCall, ChoiceCall, ExpertsCall, LinearCall, NormCall, StepCall
-from workbench_kernels.cpu.tokens import DTYPES, choice_call, experts_call, linear_call, run
+from workbench_kernels.cpu.tokens import choice_call, experts_call, linear_call, run
 from workbench_kernels.token_step import BlockWeights, Bring
 
 __all__ = ["Step"]
@@ -44,7 +45,7 @@ class Step:
         self._stream, self._between, self._normed = head.new_empty(3, 1, width).unbind()
         self._queries = head.new_empty(max(len(block.attention.query) for block in blocks))
         self.logits = head.new_empty(1, 1, len(head))
-        # who is chosen, as two words each; then logits, shares, weights and ranks of each layer.
+        # who is chosen, as two words each; then weights, shares, logits and ranks of each layer.
         self.sizes = (len(blocks), gate.weight.shape[0], gate.top_k)
         self.choices = torch.empty(len(blocks) * (4 * gate.top_k + 2 * len(gate.weight)))
         words = 2 * len(blocks) * gate.top_k
@@ -103,19 +104,17 @@ class Step:
             places[slot] = _DONE
 
     def _block(self, index: int, block: BlockWeights, cache: tuple[Tensor, Tensor]) -> list[ctypes.Structure]:
-        layers, experts, slots = self.sizes
+        layers, _, slots = self.sizes
         attention, (keys, values) = self._attention[index], cache
         attention.batch, attention.stream, attention.out = 1, self._stream.data_ptr(), self._between.data_ptr()
         attention.turned, attention.capacity = self._queries.data_ptr(), keys.shape[1]
         attention.keys, attention.values = keys.data_ptr(), values.data_ptr()
-        choice = choice_call(block.gate, block.down.dtype)
+        choice = choice_call(block.gate.place, block.down.dtype)
         choice.x, choice.expert = self._normed.data_ptr(), self.choices.data_ptr() + index * slots * 8
-        numbers = self.choices[2 * layers * slots :].view(layers, -1)[index]
-        logit, prob, weight, rank = numbers.split([experts, experts, slots, slots])
-        choice.logit, choice.prob = logit.data_ptr(), prob.data_ptr()
-        choice.weight, choice.rank = weight.data_ptr(), rank.data_ptr()
+        choice.numbers = self.choices[2 * layers * slots :].view(layers, -1)[index].data_ptr()
         call = experts_call(block.gate_up, block.down, slots)
-        call.x, call.weight = choice.x, choice.weight
+        # the weights are the first of the numbers.
+        call.x, call.weight = choice.x, choice.numbers
         call.expert = choice.expert
         if self._outputs is not None:
             call.expert, call.outputs = ctypes.addressof(self._brought[index]), self._outputs.data_ptr()

@@ -1,28 +1,36 @@
-"""The engine `cpp` for single tokens: tensors to the C++ kernels and back."""
+"""The engine `cpp` for single tokens: tensors to the C++ kernels and back.
+
+A record is made once for weights at one place and copied for every token: a copy costs a fifth of making one, and
+another thread may be at another token of the same weights.
+"""
 
 import ctypes
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from workbench_kernels.cpu.calls import DTYPES
 from workbench_kernels.cpu.library import AttentionCall, ChoiceCall, ExpertsCall, LinearCall, kernels
 from workbench_kernels.token_attention import AttentionWeights
-from workbench_kernels.token_choice import ChoiceGate, TokenChoice
+from workbench_kernels.token_choice import GatePlace, TokenChoice
 
 __all__ = [
-    "DTYPES",
-    "choice",
+    "ReadyChoice",
     "choice_call",
     "experts",
     "experts_call",
     "linear",
     "linear_call",
     "ready_attention",
+    "ready_choice",
     "run",
     "token_attention",
 ]
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_CPU = torch.device("cpu")
+# records of so many weights; and results that are allocated and taken apart at once.
+_MOST_KEPT, _TOGETHER = 512, 16
 _SCORES = {"softmax": 0, "softmax_chosen": 1, "sigmoid": 2}
 
 
@@ -65,38 +73,73 @@ def token_attention(
     return out, turned
 
 
-def choice_call(gate: ChoiceGate, dtype: torch.dtype) -> ChoiceCall:
+def choice_call(gate: GatePlace, dtype: torch.dtype) -> ChoiceCall:
     """The part of a call that is the same for every token; the gate and its bias must be contiguous."""
-    experts, width = gate.weight.shape
-    call = ChoiceCall(width, experts, gate.top_k, DTYPES[dtype], gate.weight.dtype == torch.float32)
-    call.score, call.renormalises, call.scale = _SCORES[gate.score], gate.renormalise, gate.scale
-    call.gate = gate.weight.data_ptr()
-    call.selection_bias = None if gate.selection_bias is None else gate.selection_bias.data_ptr()
+    place, gate_dtype, (experts, width), (top_k, score, renormalises, scale), own = gate
+    call = ChoiceCall(width, experts, top_k, DTYPES[dtype], gate_dtype == torch.float32)
+    call.score, call.renormalises, call.scale = _SCORES[score], renormalises, scale
+    call.gate, call.selection_bias = place, own
     return call
 
 
-def choice(x: Tensor, gate: ChoiceGate, bias: Tensor | None) -> TokenChoice:
-    """The choice of one token."""
-    x = x.contiguous()
-    experts, slots = gate.weight.shape[0], gate.top_k
-    numbers = torch.empty(1, 2 * (experts + slots))
-    expert = torch.empty(1, slots, dtype=torch.int64)
-    call = choice_call(gate, x.dtype)
-    call.x, call.bias = x.data_ptr(), None if bias is None else bias.data_ptr()
-    # float32 takes 4 bytes; one look at the place of a tensor costs as much as all of these.
-    call.logit = place = numbers.data_ptr()
-    call.prob, call.weight = place + 4 * experts, place + 8 * experts
-    call.rank, call.expert = place + 8 * experts + 4 * slots, expert.data_ptr()
-    run("workbench_choice", call)
-    logit, prob, weight, rank = numbers.split_with_sizes((experts, experts, slots, slots), dim=1)
-    return TokenChoice(expert, weight, prob, logit, rank)
+def ready_choice(gate: GatePlace, dtype: torch.dtype) -> "ReadyChoice":
+    """The choice of one token after the other by a gate, for all threads."""
+    return ReadyChoice(choice_call(gate, dtype))
+
+
+class ReadyChoice:
+    """The call of one gate, and room for the results of tokens to come."""
+
+    def __init__(self, call: ChoiceCall):
+        self._call, self._room = call, list[tuple[TokenChoice, int, int]]()
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> TokenChoice:
+        """The choice of a contiguous token; the bias is float32 and contiguous."""
+        try:
+            # one step of the interpreter: no other thread gets the same.
+            found, numbers, expert = self._room.pop()
+        except IndexError:
+            found, numbers, expert = self._more()
+        call = ChoiceCall.from_buffer_copy(self._call)
+        call.x, call.numbers, call.expert = x.data_ptr(), numbers, expert
+        if bias is not None:
+            call.bias = bias.data_ptr()
+        run("workbench_choice", call)
+        return found
+
+    def _more(self) -> tuple[TokenChoice, int, int]:
+        """Room for one result and where it lies; what was made beside it is kept for the next."""
+        experts, slots = self._call.experts, self._call.slots
+        sizes = (slots, experts, experts, slots)
+        # a tensor born under inference_mode could not be learned with outside of it.
+        with torch.inference_mode(False):
+            numbers = torch.empty(1, _TOGETHER * sum(sizes), dtype=torch.float32, device=_CPU)
+            chosen = torch.empty(1, _TOGETHER * slots, dtype=torch.int64, device=_CPU)
+            # unsafe only where somebody holds the whole too, and half as long as parts that know of it.
+            parts = iter(numbers.unsafe_split_with_sizes(sizes * _TOGETHER, dim=1))
+            made = map(
+                TokenChoice._make, zip(chosen.unsafe_split(slots, dim=1), parts, parts, parts, parts, strict=True)
+            )
+        place, step = numbers.data_ptr(), 4 * sum(sizes)
+        room = [(one, place + index * step, chosen.data_ptr() + index * slots * 8) for index, one in enumerate(made)]
+        first = room.pop()
+        self._room.extend(room)
+        return first
 
 
 def experts_call(gate_up: Tensor, down: Tensor, slots: int) -> ExpertsCall:
     """The part of a call that is the same for every token."""
-    experts, width, hidden = down.shape
-    call = ExpertsCall(slots, experts, width, hidden, DTYPES[down.dtype], torch.get_num_threads())
-    call.gate_up, call.down = gate_up.data_ptr(), down.data_ptr()
+    ready = _experts_call(gate_up.data_ptr(), down.data_ptr(), down.shape, down.dtype, slots)
+    call = ExpertsCall.from_buffer_copy(ready)
+    call.threads = torch.get_num_threads()
+    return call
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _experts_call(gate_up: int, down: int, shape: torch.Size, dtype: torch.dtype, slots: int) -> ExpertsCall:
+    experts, width, hidden = shape
+    call = ExpertsCall(slots, experts, width, hidden, DTYPES[dtype])
+    call.gate_up, call.down = gate_up, down
     return call
 
 
@@ -114,17 +157,24 @@ def experts(x: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor, expert: Te
 
 def linear_call(weight: Tensor, tokens: int) -> LinearCall:
     """The part of a call that is the same for every token."""
-    outputs, inputs = weight.shape
-    call = LinearCall(tokens, inputs, outputs, DTYPES[weight.dtype], torch.get_num_threads())
-    call.weight = weight.data_ptr()
+    call = LinearCall.from_buffer_copy(_linear_call(weight.data_ptr(), weight.shape, weight.dtype, tokens))
+    call.threads = torch.get_num_threads()
+    return call
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _linear_call(weight: int, shape: torch.Size, dtype: torch.dtype, tokens: int) -> LinearCall:
+    call = LinearCall(tokens, shape[1], shape[0], DTYPES[dtype])
+    call.weight = weight
     return call
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """A matrix times a few tokens."""
     x = x.contiguous()
-    out = x.new_empty(len(x), len(weight))
-    call = linear_call(weight, len(x))
+    tokens = x.shape[0]
+    out = x.new_empty(tokens, weight.shape[0])
+    call = linear_call(weight, tokens)
     call.x, call.out = x.data_ptr(), out.data_ptr()
     run("workbench_linear", call)
     return out

@@ -5,7 +5,7 @@ import platform
 import subprocess
 
 import pytest
-from workbench_kernels.cpu import build, engine, library, tokens
+from workbench_kernels.cpu import build, calls, engine, library, tokens
 
 FLAGS = (
     "-std=c++17",
@@ -65,7 +65,7 @@ def emulated(tmp_path_factory):
 
 def use(emulated, unit, monkeypatch):
     functions = {name: emulated[name] for name in CALLED}
-    for module in (engine, tokens):
+    for module in (calls, engine, tokens):
         monkeypatch.setattr(module, "kernels", lambda: library.Kernels(emulated, functions, UNITS[unit], "emulated"))
     return emulated
 

@@ -54,6 +54,21 @@ def test_a_library_that_is_there_is_not_compiled_again(no_cache, monkeypatch):
     assert build.cached_library() == folder / build.NAME
 
 
+def test_what_came_with_the_package_is_taken_when_it_is_of_these_sources(no_cache, monkeypatch):
+    monkeypatch.setattr(build, "SHIPPED", no_cache / "shipped")
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    other = no_cache / "shipped" / "linux-x86_64-0123456789abcdef" / build.NAME
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"")
+    assert build.shipped_library() is None
+    with pytest.raises(build.BuildError, match=r"no C\+\+ compiler was found"):
+        build.cached_library()
+    own = no_cache / "shipped" / build.source_key() / build.NAME
+    own.parent.mkdir()
+    own.write_bytes(b"")
+    assert build.cached_library() == build.shipped_library() == own
+
+
 def test_another_source_has_another_key(tmp_path, monkeypatch):
     before = build.source_key()
     (tmp_path / "call.h").write_text("struct Other;")

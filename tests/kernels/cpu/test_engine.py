@@ -3,7 +3,7 @@
 import pytest
 import torch
 from workbench_kernels.attention_reference import attention_backward_ref, attention_ref
-from workbench_kernels.cpu import engine, library
+from workbench_kernels.cpu import calls, engine, library
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref
 
@@ -28,7 +28,8 @@ def distance(found, exact):
 @pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "bf16", "amx")[tier])
 def tier(request, monkeypatch):
     found = library.kernels()
-    monkeypatch.setattr(engine, "kernels", lambda: found._replace(tier=request.param))
+    for module in (calls, engine):
+        monkeypatch.setattr(module, "kernels", lambda: found._replace(tier=request.param))
     return request.param
 
 

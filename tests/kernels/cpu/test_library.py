@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from workbench_kernels.cpu import library
+from workbench_kernels.cpu import build, library
 from workbench_kernels.cpu.build import BuildError
 
 
@@ -30,6 +30,20 @@ def test_without_a_compiler_it_is_not_there_and_says_why(anew, monkeypatch):
         library.kernels()
 
 
+@pytest.mark.parametrize("loads", [True, False])
+def test_a_shipped_library_is_named_and_one_that_does_not_load_is_compiled_instead(
+    loads, anew, monkeypatch, tmp_path, caplog
+):
+    content = build.compiled_library().read_bytes() if loads else b"for another machine"
+    monkeypatch.setattr(build, "SHIPPED", tmp_path)
+    shipped = tmp_path / build.source_key() / build.NAME
+    shipped.parent.mkdir()
+    shipped.write_bytes(content)
+    wanted = ", shipped with the package" if loads else ", compiled on this machine"
+    assert library.kernels().reason.endswith(wanted)
+    assert (f"do not load here, so they are compiled: {shipped}" in caplog.text) is not loads
+
+
 def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tmp_path):
     broken = tmp_path / "libworkbench_kernels.so"
     broken.write_bytes(b"not a library")
@@ -47,8 +61,9 @@ def test_a_file_that_is_no_library_is_a_reason_not_a_crash(anew, monkeypatch, tm
         (library.CausalCall, 144),
         (library.NormCall, 96),
         (library.EntropyCall, 72),
+        (library.TopKCall, 104),
         (library.AttentionCall, 232),
-        (library.ChoiceCall, 120),
+        (library.ChoiceCall, 96),
         (library.ExpertsCall, 112),
         (library.LinearCall, 56),
         (library.StepCall, 32),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from workbench_kernels import AttentionWeights, BlockWeights, ChoiceGate
-from workbench_kernels.cpu import engine, library, step, tokens
+from workbench_kernels.cpu import calls, engine, library, step, tokens
 
 TIERS = range(library.kernels().tier + 1)
 EPSILON = 1e-5
@@ -13,7 +13,8 @@ EPSILON = 1e-5
 def tier(request, monkeypatch):
     found = library.kernels()._replace(tier=request.param)
     monkeypatch.setattr(tokens, "kernels", lambda: found)
-    monkeypatch.setattr(engine, "kernels", lambda: found)
+    for module in (calls, engine):
+        monkeypatch.setattr(module, "kernels", lambda: found)
     return request.param
 
 
@@ -44,7 +45,7 @@ def test_one_call_is_many(tier, width, dtype):
     for one, call, (keys, values) in zip(blocks, ready, others, strict=True):
         stream, _ = tokens.token_attention(call, stream, keys, values, turn, 5, None)
         x, _ = engine.rms_norm(stream, one.gain, EPSILON, keeps_scale=False)
-        choice = tokens.choice(x, one.gate, None)
+        choice = tokens.ready_choice(one.gate.place, dtype)(x, None)
         stream = stream + tokens.experts(x, choice.weight, one.gate_up, one.down, choice.expert)
     x, _ = engine.rms_norm(stream, gain, EPSILON, keeps_scale=False)
     assert torch.equal(whole.logits[0], tokens.linear(x, head))

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from workbench_kernels import ChoiceGate, plan_routing
-from workbench_kernels.cpu import engine, library, tokens
+from workbench_kernels.cpu import calls, engine, library, tokens
 from workbench_kernels.token_choice import SCORES
 from workbench_kernels.token_reference import token_choice_ref
 
@@ -19,7 +19,8 @@ TIERS = range(library.kernels().tier + 1)
 def tier(request, monkeypatch):
     found = library.kernels()._replace(tier=request.param)
     monkeypatch.setattr(tokens, "kernels", lambda: found)
-    monkeypatch.setattr(engine, "kernels", lambda: found)
+    for module in (calls, engine):
+        monkeypatch.setattr(module, "kernels", lambda: found)
     return request.param
 
 
@@ -53,7 +54,7 @@ def test_a_matrix_times_tokens(tier, size, dtype, distance):
 def test_a_choice(tier, score):
     x, gate = normal(1, 50), ChoiceGate(4 * normal(7, 50), 3, score)
     bias = torch.tensor([0.0, 0.5, -torch.inf, 0, 0, 1, 0])
-    found = tokens.choice(x, gate, bias)
+    found = tokens.ready_choice(gate.place, x.dtype)(x, bias)
     wanted = token_choice_ref(x.double(), gate._replace(weight=gate.weight.double()), bias=bias)
     assert torch.equal(found.expert, wanted.expert)
     torch.testing.assert_close(found.weight.double(), wanted.weight, rtol=2e-6, atol=2e-6)

@@ -85,6 +85,22 @@ struct CausalCall {
     void *dquery, *dkey, *dvalue;  // each null where not wanted
 };
 
+// The K best experts of every row of logits.
+struct TopKCall {
+    int64_t rows, experts, slots;
+    int32_t dtype, threads;  // dtype: of logits and dlogits
+    int32_t score;           // 0 softmax, 1 sigmoid
+    int32_t normalizes;
+    float scale;
+    const void* logits;
+    const float* bias;  // forward: added to the scores for the choice only; null for none
+    float* weight;
+    int64_t* expert;    // best first: written forward, read backward
+    float* shift;       // of softmax: each row's highest logit and one over its sum; null where nobody learns
+    const float* grad;
+    void* dlogits;
+};
+
 // Attention of the newest token of each of up to 4 sequences, with its norm and its residual. Biases have the dtype of
 // the weights, the rotation is float32.
 struct AttentionCall {
@@ -116,9 +132,8 @@ struct ChoiceCall {
     float scale;
     const void *x, *gate;
     const float *selection_bias, *bias;  // added for the choice only, -inf in `bias` bans; each null for none
-    float *logit, *prob;                 // of every expert
-    int64_t* expert;                     // of every slot, best first; so are the next
-    float *weight, *rank;                // rank: what it was chosen by
+    int64_t* expert;                     // of every slot, best first
+    float* numbers;  // weight [slots], share [experts], logit [experts], rank [slots]: what each slot was chosen by
 };
 
 // SwiGLU experts of one token.

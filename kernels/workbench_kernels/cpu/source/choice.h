@@ -13,7 +13,9 @@ namespace TIER {
 template <class S>
 class Choice {
 public:
-    explicit Choice(const ChoiceCall& call) : c(call), E(call.experts), K(call.slots), P((E + VL - 1) / VL * VL) {}
+    explicit Choice(const ChoiceCall& call)
+        : c(call), E(call.experts), K(call.slots), P((E + VL - 1) / VL * VL), weight_(call.numbers),
+          prob_(weight_ + K), logit_(prob_ + E), rank_(logit_ + E) {}
 
     bool run() {
         float* x = nullptr;
@@ -24,7 +26,7 @@ public:
         });
         if (!is_ready) return false;
         widen_row(static_cast<const S*>(c.x), x, c.width);
-        const auto keep = [this](int, int64_t e, float value) { c.logit[e] = value; };
+        const auto keep = [this](int, int64_t e, float value) { logit_[e] = value; };
         if (c.has_wide_gate) few_rows(static_cast<const float*>(c.gate), c.width, 0, E, x, 1, keep);
         else few_rows(static_cast<const S*>(c.gate), c.width, 0, E, x, 1, keep);
         score();
@@ -60,18 +62,18 @@ private:
     void score() {
         float sum = 0;
         if (c.score == SIGMOID)
-            for (int64_t e = 0; e < E; e++) sum += score_[e] = sigmoid(splat(c.logit[e]))[0];
-        else sum = exponentials(c.logit, E, greatest(c.logit, E), score_);
+            for (int64_t e = 0; e < E; e++) sum += score_[e] = sigmoid(splat(logit_[e]))[0];
+        else sum = exponentials(logit_, E, greatest(logit_, E), score_);
         for (int64_t e = 0; e < E; e++) {
-            c.prob[e] = score_[e] / sum;
-            if (c.score != SIGMOID) score_[e] = c.prob[e];
+            prob_[e] = score_[e] / sum;
+            if (c.score != SIGMOID) score_[e] = prob_[e];
         }
     }
 
     // The best, best first, lower indices before higher where they are equal. Softmax keeps the order of its logits.
     void choose() {
         for (int64_t e = 0; e < E; e++) {
-            order_[e] = c.score == SIGMOID ? score_[e] : c.logit[e];
+            order_[e] = c.score == SIGMOID ? score_[e] : logit_[e];
             if (c.selection_bias != nullptr) order_[e] += c.selection_bias[e];
             if (c.bias != nullptr) order_[e] += c.bias[e];
         }
@@ -80,7 +82,7 @@ private:
             for (int64_t e = 0; e < E; e++)
                 if (!is_chosen(e, k) && (best < 0 || is_better(order_[e], order_[best]))) best = e;
             c.expert[k] = best;
-            c.rank[k] = order_[best];
+            rank_[k] = order_[best];
         }
     }
 
@@ -93,27 +95,28 @@ private:
     // A banned expert, chosen only where nothing else is left, weighs nothing.
     void weigh() {
         const float nothing = -std::numeric_limits<float>::infinity();
-        const auto is_banned = [&](int64_t k) { return c.bias != nullptr && !(c.rank[k] > nothing); };
+        const auto is_banned = [&](int64_t k) { return c.bias != nullptr && !(rank_[k] > nothing); };
         for (int64_t k = 0; k < K; k++) {
-            c.weight[k] = c.score == SOFTMAX_CHOSEN ? c.logit[c.expert[k]] : score_[c.expert[k]];
-            if (is_banned(k)) c.weight[k] = c.score == SOFTMAX_CHOSEN ? nothing : 0.0f;
+            weight_[k] = c.score == SOFTMAX_CHOSEN ? logit_[c.expert[k]] : score_[c.expert[k]];
+            if (is_banned(k)) weight_[k] = c.score == SOFTMAX_CHOSEN ? nothing : 0.0f;
         }
         float sum = 0;
         if (c.score == SOFTMAX_CHOSEN) {
-            const float most = greatest(c.weight, K);
-            sum = most == nothing ? 0.0f : exponentials(c.weight, K, most, c.weight);
-            for (int64_t k = 0; k < K; k++) c.weight[k] = is_banned(k) ? 0.0f : c.weight[k] / sum;
+            const float most = greatest(weight_, K);
+            sum = most == nothing ? 0.0f : exponentials(weight_, K, most, weight_);
+            for (int64_t k = 0; k < K; k++) weight_[k] = is_banned(k) ? 0.0f : weight_[k] / sum;
         } else if (c.renormalises) {
-            for (int64_t k = 0; k < K; k++) sum += c.weight[k];
+            for (int64_t k = 0; k < K; k++) sum += weight_[k];
             // where all are banned the sum is 0.
             sum = std::isnan(sum) ? sum : std::max(sum, std::numeric_limits<float>::min());
-            for (int64_t k = 0; k < K; k++) c.weight[k] /= sum;
+            for (int64_t k = 0; k < K; k++) weight_[k] /= sum;
         }
-        for (int64_t k = 0; k < K; k++) c.weight[k] *= c.scale;
+        for (int64_t k = 0; k < K; k++) weight_[k] *= c.scale;
     }
 
     const ChoiceCall& c;
     const int64_t E, K, P;
+    float *const weight_, *const prob_, *const logit_, *const rank_;
     float *score_ = nullptr, *order_ = nullptr;
 };
 

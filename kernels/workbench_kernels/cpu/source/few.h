@@ -39,10 +39,14 @@ static inline void dot_rows(const S* const* weight, const float* tokens, int64_t
                 sum[r] += widen_vector(weight[r] + k) * part;
             }
         }
+        float whole[R];
+        if constexpr (R == 8) totals(sum, whole);
+        else
+            for (int r = 0; r < R; r++) whole[r] = total(sum[r]);
         for (int r = 0; r < R; r++) {
             float tail = 0;
             for (int64_t rest = k; rest < n; rest++) tail += widen(weight[r][rest]) * x[rest];
-            value[r][t] = total(sum[r]) + tail;
+            value[r][t] = whole[r] + tail;
         }
     }
 }

@@ -26,7 +26,8 @@ extern "C" {
     int workbench_##tier##_grouped(const GroupedCall*, int); \
     int workbench_##tier##_causal(const CausalCall*, int);   \
     int workbench_##tier##_norm(const NormCall*, int);       \
-    int workbench_##tier##_entropy(const EntropyCall*, int);
+    int workbench_##tier##_entropy(const EntropyCall*, int); \
+    int workbench_##tier##_topk(const TopKCall*, int);
 
 TIERS(portable)
 #if defined(__x86_64__)
@@ -99,6 +100,7 @@ int workbench_grouped(const GroupedCall* call, int is_backward, int tier) { retu
 int workbench_causal(const CausalCall* call, int is_backward, int tier) { return PRODUCT(causal); }
 int workbench_norm(const NormCall* call, int is_backward, int tier) { return CHOSEN(norm); }
 int workbench_entropy(const EntropyCall* call, int is_backward, int tier) { return CHOSEN(entropy); }
+int workbench_topk(const TopKCall* call, int is_backward, int tier) { return CHOSEN(topk); }
 
 // Gives back the scratch memory that the calling thread holds.
 void workbench_release() { workbench::arena().release(); }

@@ -2,6 +2,7 @@
 #include "choice.h"
 #include "token.h"
 #include "token_experts.h"
+#include "topk.h"
 
 #define NAMED(tier, what) NAMED_AGAIN(tier, what)
 #define NAMED_AGAIN(tier, what) workbench_##tier##_##what
@@ -17,6 +18,13 @@ int NAMED(TIER, norm)(const NormCall* call, int is_backward) {
 }
 int NAMED(TIER, entropy)(const EntropyCall* call, int is_backward) {
     return is_backward ? BY_DTYPE(entropy_backward) : (BY_DTYPE(entropy_forward));
+}
+int NAMED(TIER, topk)(const TopKCall* call, int is_backward) {
+    const auto once = [is_backward](auto&& work) { return int(is_backward ? work.backward() : work.forward()); };
+    return call->dtype == 0   ? once(TIER::TopKGate<float>(*call))
+           : call->dtype == 1 ? once(TIER::TopKGate<TIER::BFloat16>(*call))
+           : call->dtype == 2 ? once(TIER::TopKGate<TIER::Float16>(*call))
+                              : 0;
 }
 int NAMED(TIER, attention)(const AttentionCall* call, workbench::Session& team) {
     return call->dtype == 0   ? TIER::TokenAttention<float>(*call).run(team)

@@ -48,6 +48,28 @@ INLINE float total(V sum) {
 #endif
 }
 
+// The sums of eight registers, each with the bits of `total`: turned over together they take a third of the steps.
+INLINE void totals(const V (&sum)[8], float (&to)[8]) {
+#if defined(__AVX512F__)
+    __m512 half[4], quarter[2];
+    for (int i = 0; i < 4; i++) {
+        const __m512 a = reinterpret_cast<__m512>(sum[2 * i]), b = reinterpret_cast<__m512>(sum[2 * i + 1]);
+        half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int i = 0; i < 2; i++) {
+        const __m512 a = half[2 * i], b = half[2 * i + 1];
+        quarter[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    // lane i of four has registers i and 4 + i.
+    const __m512 low = _mm512_shuffle_ps(quarter[0], quarter[1], 0x44), high = _mm512_shuffle_ps(quarter[0], quarter[1], 0xee);
+    const __m512 pairs = _mm512_add_ps(low, high);
+    const V all = reinterpret_cast<V>(_mm512_add_ps(pairs, _mm512_shuffle_ps(pairs, pairs, 0xb1)));
+    for (int i = 0; i < 8; i++) to[i] = all[i % 4 * 4 + i / 4 * 2];
+#else
+    for (int i = 0; i < 8; i++) to[i] = total(sum[i]);
+#endif
+}
+
 // e^x within 1.5 ulp on [-87, 88]; beyond it saturates, so that no sigmoid becomes NaN.
 INLINE V exponential(V x) {
     const V low = splat(-87.0f), high = splat(88.0f);
