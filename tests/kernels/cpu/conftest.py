@@ -23,7 +23,7 @@ AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 OTHERS = "\n".join(
     f'extern "C" int workbench_{tier}_{call}() {{ return 0; }}'
     for tier in ("portable", "avx2", "avx512")
-    for call in ("moe", "grouped", "causal", "norm", "entropy", "attention", "choice", "experts", "linear")
+    for call in ("moe", "grouped", "causal", "norm", "entropy", "topk", "attention", "choice", "experts", "linear")
 )
 
 
