@@ -91,7 +91,9 @@ private:
 
     template <class Take>
     void lay_out(Take take, std::vector<Scratch>& scratch, bool learns) const {
-        const auto numbers = [&](int64_t n) { return reinterpret_cast<Number*>(take(n * sizeof(Number) / sizeof(float))); };
+        const auto numbers = [&](int64_t n) {
+            return reinterpret_cast<Number*>(take(n * sizeof(Number) / sizeof(float)));
+        };
         const int64_t all = h_.panels * h_.panel_numbers(), one = h_.panel_numbers();
         for (Scratch& s : scratch) {
             s.key = numbers(all), s.value = numbers(learns ? all : 0);
@@ -130,15 +132,16 @@ private:
             std::copy_n(own.top, PANEL, before);
             for (int64_t i = 0; i < some; i++) {
                 float* scores = s.scores + i * SQUARE;
-                Math::product(s.key + (first + i) * h_.panel_numbers(), s.query, h_.channels, PANEL, PANEL, scores, false);
+                const Number* key = s.key + (first + i) * h_.panel_numbers();
+                Math::product(key, s.query, h_.channels, PANEL, PANEL, scores, false);
                 if (first + i == panel) hide_future(scores);
                 raise(scores, own.top);
             }
             if (first > 0) rescale(before, s.mix, own);
             Math::weigh(s.scores, some * PANEL, own.top, h_.scale, first > 0, s.weights, own.total);
             for (int64_t piece = 0; piece < h_.pieces; piece++)
-                Math::product(s.value_across + (piece * h_.panels + first) * SQUARE, s.weights, some * PANEL, rows(piece),
-                              PANEL, s.mix + piece * SQUARE, first > 0);
+                Math::product(s.value_across + (piece * h_.panels + first) * SQUARE, s.weights, some * PANEL,
+                              rows(piece), PANEL, s.mix + piece * SQUARE, first > 0);
         }
         store_panel(part, head, panel, own, s);
     }
@@ -197,15 +200,16 @@ private:
                 Number* slopes = Math::IS_ONE_FORM ? across : s.slopes;
                 Math::product(s.key + key * one, s.query, h_.channels, PANEL, PANEL, s.scores, false);
                 Math::product(s.value + key * one, s.grad, h_.channels, PANEL, PANEL, s.toward, false);
-                Math::slopes(s.scores, s.toward, own.top, own.total, own.delta, h_.scale, key == panel, s.weights, slopes,
-                             across);
+                Math::slopes(s.scores, s.toward, own.top, own.total, own.delta, h_.scale, key == panel, s.weights,
+                             slopes, across);
                 // the first to come here begins the sums.
                 const bool goes_on = i > 0 || panel > std::max(key, part.first);
                 float *of_keys = sums + key * one, *of_values = of_keys + h_.panels * one;
                 for (int64_t piece = 0; piece < h_.pieces; piece++) {
                     const int64_t at = piece * SQUARE;
-                    if (c.dvalue != nullptr) Math::outer(s.weights, s.grad_across + at, rows(piece), of_values + at, goes_on);
-                    if (c.dkey != nullptr) Math::outer(slopes, s.query_across + at, rows(piece), of_keys + at, goes_on);
+                    const int wide = rows(piece);
+                    if (c.dvalue != nullptr) Math::outer(s.weights, s.grad_across + at, wide, of_values + at, goes_on);
+                    if (c.dkey != nullptr) Math::outer(slopes, s.query_across + at, wide, of_keys + at, goes_on);
                 }
             }
             for (int64_t piece = 0; piece < h_.pieces && c.dquery != nullptr; piece++)
@@ -220,8 +224,8 @@ private:
             h_.finish<S>(to[lane], h_.scale, c.dquery, c.heads, part.sequence, head, panel, lane, true);
     }
 
-    // Queries and gradients of a panel in all their forms, and what forward kept. Lanes without a token get weights that
-    // meet only zeros.
+    // Queries and gradients of a panel in all their forms, and what forward kept. Lanes without a token get weights
+    // that meet only zeros.
     void read_panel(const Part& part, int64_t head, int64_t panel, Lanes& own, const Scratch& s) const {
         const int count = h_.lanes(panel);
         const int64_t at = h_.place(part.sequence, head, panel);
@@ -236,7 +240,8 @@ private:
             own.total[lane] = lane < count ? c.share[at + lane] : 1.0f;
             own.delta[lane] = 0.0f;
             if (lane >= count) continue;
-            const S* out = static_cast<const S*>(c.out) + (h_.row_of(part.sequence, panel, lane) * c.heads + head) * h_.channels;
+            const int64_t row = h_.row_of(part.sequence, panel, lane) * c.heads + head;
+            const S* out = static_cast<const S*>(c.out) + row * h_.channels;
             const float* grad = s.staged + lane * h_.pieces * PANEL;
             V sum{};
             int64_t k = 0;

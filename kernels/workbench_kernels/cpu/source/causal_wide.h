@@ -60,7 +60,9 @@ struct Wide {
         rows_to_panel(rows, PANEL, h.channels, to);
     }
     static void tokens_right(const float* staged, const Heads& h, float* to) { tokens_left(staged, h, to); }
-    static void channels_left(const float* staged, const Heads& h, float* to) { lay_down(staged, h, to, h.panels * SQUARE); }
+    static void channels_left(const float* staged, const Heads& h, float* to) {
+        lay_down(staged, h, to, h.panels * SQUARE);
+    }
     static void channels_right(const float* staged, const Heads& h, float* to) { lay_down(staged, h, to, SQUARE); }
 
     static void product(const float* left, const float* right, int64_t depth, int outputs, int lanes, float* sums,
@@ -68,8 +70,9 @@ struct Wide {
         for (int m = 0; m < outputs; m += SUMMED_ROWS)
             for (int lane = 0; lane < lanes; lane += LANES)
                 for (int64_t k = 0; k < depth; k += SUMMED_DEPTH)
-                    product_rows<1, PANEL>(left + k * PANEL + m, right + k * PANEL + lane, std::min(SUMMED_DEPTH, depth - k),
-                                           sums + m * PANEL + lane, continues || k > 0);
+                    product_rows<1, PANEL>(left + k * PANEL + m, right + k * PANEL + lane,
+                                           std::min(SUMMED_DEPTH, depth - k), sums + m * PANEL + lane,
+                                           continues || k > 0);
     }
     // sums[key][channel] from rows of keys: the sum goes over queries.
     static void outer(const float* left, const float* right, int lanes, float* sums, bool continues) {
@@ -97,8 +100,8 @@ struct Wide {
     }
 
     static void prepare(const float*, const float*, float, float*) {}
-    static void slopes(const float* scores, const float* toward, const float* top, const float* share, const float* delta,
-                       float scale, bool is_diagonal, float* weights, float* slopes, float*) {
+    static void slopes(const float* scores, const float* toward, const float* top, const float* share,
+                       const float* delta, float scale, bool is_diagonal, float* weights, float* slopes, float*) {
         for (int v = 0; v < PANEL; v += VL) {
             const V highest = load(top + v), part = load(share + v), pull = load(delta + v);
             V lane{};

@@ -84,10 +84,11 @@ struct Narrow {
         product(left, right, PANEL, PANEL, lanes, sums, continues);
     }
 
-    static void weigh(const float* scores, int64_t keys, const float* top, float scale, bool continues, BFloat16* weights,
-                      float* total) {
+    static void weigh(const float* scores, int64_t keys, const float* top, float scale, bool continues,
+                      BFloat16* weights, float* total) {
         const __m512 factor = _mm512_set1_ps(scale * LOG2_E);
-        const __m512 shift[2] = {_mm512_mul_ps(_mm512_loadu_ps(top), factor), _mm512_mul_ps(_mm512_loadu_ps(top + 16), factor)};
+        const __m512 shift[2] = {_mm512_mul_ps(_mm512_loadu_ps(top), factor),
+                                 _mm512_mul_ps(_mm512_loadu_ps(top + 16), factor)};
         __m512 sum[2][2] = {};
         for (int half = 0; half < 2 && continues; half++) sum[0][half] = _mm512_loadu_ps(total + 16 * half);
         for (int64_t key = 0; key < keys; key += 2) {
@@ -103,7 +104,8 @@ struct Narrow {
             const TwoRows rows{narrow_both(weight[0][0], weight[0][1]), narrow_both(weight[1][0], weight[1][1])};
             rows.as_right(weights + key / STEP * PIECE + key % STEP / 2 * STEP);
         }
-        for (int half = 0; half < 2; half++) _mm512_storeu_ps(total + 16 * half, _mm512_add_ps(sum[0][half], sum[1][half]));
+        for (int half = 0; half < 2; half++)
+            _mm512_storeu_ps(total + 16 * half, _mm512_add_ps(sum[0][half], sum[1][half]));
     }
 
     // A weight is 2 to the power of its score less `shift`.
@@ -123,7 +125,8 @@ struct Narrow {
 #pragma GCC unroll 2
                 for (int half = 0; half < 2; half++) {
                     const int64_t at = (key + row) * PANEL + 16 * half;
-                    const __m512 power = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + at), factor, shift[half]));
+                    const __m512 score = _mm512_loadu_ps(scores + at);
+                    const __m512 power = power_of_two(_mm512_fmsub_ps(score, factor, shift[half]));
                     weight[row][half] = _mm512_maskz_mov_ps(__mmask16(seen >> 16 * half), power);
                     const __m512 gap = _mm512_sub_ps(_mm512_loadu_ps(toward + at), pull[half]);
                     slope[row][half] = _mm512_mul_ps(weight[row][half], gap);
