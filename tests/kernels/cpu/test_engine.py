@@ -3,7 +3,7 @@
 import pytest
 import torch
 from workbench_kernels.attention_reference import attention_backward_ref, attention_ref
-from workbench_kernels.cpu import calls, engine, library
+from workbench_kernels.cpu import engine
 from workbench_kernels.plan import RoutingPlan
 from workbench_kernels.reference import grouped_mm_backward_ref, grouped_mm_ref, moe_mlp_ref
 
@@ -18,19 +18,10 @@ SHAPES = {
     "tiny": (33, 17, 9, 3, 1),
     "two_busy_experts": (300, 64, 100, 4, 2),
 }
-TIERS = range(library.kernels().tier + 1)
 
 
 def distance(found, exact):
     return float((found.double() - exact).norm() / exact.norm().clamp_min(1e-30))
-
-
-@pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "bf16", "amx")[tier])
-def tier(request, monkeypatch):
-    found = library.kernels()
-    for module in (calls, engine):
-        monkeypatch.setattr(module, "kernels", lambda: found._replace(tier=request.param))
-    return request.param
 
 
 def layer(shape, dtype):

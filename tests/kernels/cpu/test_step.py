@@ -3,19 +3,9 @@
 import pytest
 import torch
 from workbench_kernels import AttentionWeights, BlockWeights, ChoiceGate
-from workbench_kernels.cpu import calls, engine, library, step, tokens
+from workbench_kernels.cpu import engine, step, tokens
 
-TIERS = range(library.kernels().tier + 1)
 EPSILON = 1e-5
-
-
-@pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "amx")[tier])
-def tier(request, monkeypatch):
-    found = library.kernels()._replace(tier=request.param)
-    monkeypatch.setattr(tokens, "kernels", lambda: found)
-    for module in (calls, engine):
-        monkeypatch.setattr(module, "kernels", lambda: found)
-    return request.param
 
 
 def block(width, experts, hidden, dtype):
