@@ -6,6 +6,7 @@ The last columns are how far both results are from PyTorch's in float64 on the s
 import os
 import statistics
 import time
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,11 @@ def learn(function, *leaves):
         return out.detach(), *(one.grad for one in leaves)
 
     return run
+
+
+def learning(name, ours, theirs, *leaves):
+    """Two functions of the same leaves, forward and backward."""
+    return f"{name}, learns", *(learn(partial(function, *leaves), *leaves) for function in (ours, theirs))
 
 
 def distance(found, wanted):
@@ -184,23 +190,16 @@ def sorting_pairs(kind):
     expert = torch.rand(4096, 64).topk(8).indices
     yield "plan_routing, 4096 x 8 of 64", lambda: own_plan(expert), lambda: sorted_plan(expert)
     logits = leaf(kind, 4096, 64)
-    yield (
-        "topk_gate, 4096 x 64, learns",
-        learn(lambda: topk_gate(logits, 8)[0], logits),
-        learn(lambda: plain_gate(logits), logits),
-    )
+    yield learning("topk_gate, 4096 x 64", lambda x: topk_gate(x, 8)[0], plain_gate, logits)
 
 
 def grouped_pairs(kind, name):
     offsets = offsets_of(torch.full((16,), 512)).int()
     rows, weight = leaf(kind, 8192, 256), leaf(kind, 16, 512, 256, std=0.05)
     turned = weight.detach().mT.contiguous().mT.requires_grad_()
-    for matrix, how in ((weight, "learns"), (turned, "turned, learns")):
-        yield (
-            f"grouped_mm, 16 x 512 x 256 x 512, {how}{name}",
-            learn(lambda matrix=matrix: grouped_mm(rows, matrix, offsets), rows, matrix),
-            learn(lambda matrix=matrix: plain_grouped(rows, matrix, offsets), rows, matrix),
-        )
+    for matrix, how in ((weight, ""), (turned, ", turned")):
+        ours, theirs = partial(grouped_mm, offsets=offsets), partial(plain_grouped, offsets=offsets)
+        yield learning(f"grouped_mm, 16 x 512 x 256 x 512{how}{name}", ours, theirs, rows, matrix)
 
 
 def plain_causal(query, key, value, cosine, sine):
@@ -213,23 +212,20 @@ def attention_pairs(kind, name):
     for sequences, positions in ((16, 256), (1, 2048)):
         leaves = [leaf(kind, sequences, positions, 4, 64) for _ in range(3)]
         angle = torch.arange(positions).repeat(sequences).unsqueeze(1) / 10_000 ** (torch.arange(32) / 32).repeat(2)
-        both, title = (angle.cos(), angle.sin()), f"attention, {sequences} x {positions}, 4 heads of 64, learns{name}"
-        ours = learn(lambda leaves=leaves, both=both: attention(*leaves, turn=both), *leaves)
-        yield title, ours, learn(lambda leaves=leaves, both=both: plain_causal(*leaves, *both), *leaves)
+        cosine, sine = angle.cos(), angle.sin()
+        ours, theirs = partial(attention, turn=(cosine, sine)), partial(plain_causal, cosine=cosine, sine=sine)
+        yield learning(f"attention, {sequences} x {positions}, 4 heads of 64{name}", ours, theirs, *leaves)
 
 
 def row_pairs(kind):
     scores, target = leaf(kind, 4096, 4096), torch.randint(0, 4096, (4096,))
-    yield (
-        "cross_entropy, 4096 x 4096, learns",
-        learn(lambda: cross_entropy(scores, target), scores),
-        learn(lambda: F.cross_entropy(scores, target, reduction="none"), scores),
+    plain = partial(F.cross_entropy, reduction="none")
+    yield learning(
+        "cross_entropy, 4096 x 4096", partial(cross_entropy, target=target), partial(plain, target=target), scores
     )
-    x, gain = leaf(kind, 4096, 256), torch.ones(256, dtype=kind.dtype, requires_grad=True)
-    yield (
-        "rms_norm, 4096 x 256, learns",
-        learn(lambda: rms_norm(x, gain, 1e-6), x, gain),
-        learn(lambda: F.rms_norm(x, (256,), gain, 1e-6), x, gain),
+    x, gain = leaf(kind, 4096, 256), torch.ones(256, dtype=kind.dtype).requires_grad_()
+    yield learning(
+        "rms_norm, 4096 x 256", lambda x, g: rms_norm(x, g, 1e-6), lambda x, g: F.rms_norm(x, (256,), g, 1e-6), x, gain
     )
 
 

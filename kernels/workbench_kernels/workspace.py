@@ -12,6 +12,8 @@ __all__ = ["buffer", "recycled"]
 
 # below this, the allocator of the C library keeps freed memory by itself.
 _WORTH_KEEPING_BYTES = 2**20
+# what a training step needs in turn is more than what it needs at once: with less, it takes fresh pages in every step.
+_KEPT_OVER_PEAK = 1.5
 
 
 class _Kept(threading.local):
@@ -20,7 +22,7 @@ class _Kept(threading.local):
 
 
 class _Pool:
-    """Blocks that tensors gave back; idle ones never exceed what was in use at once."""
+    """Blocks that tensors gave back; with those in use they stay within 1.5 times what was ever in use at once."""
 
     def __init__(self) -> None:
         self.idle: list[Tensor] = []
@@ -30,9 +32,11 @@ class _Pool:
 
     def take(self, size: int) -> Tensor:
         with self.lock:
-            found = next((i for i, block in enumerate(self.idle) if size <= block.numel() <= size + size // 4), None)
+            fits = [
+                (block.numel(), i) for i, block in enumerate(self.idle) if size <= block.numel() <= size + size // 4
+            ]
             with torch.inference_mode(False):
-                block = torch.empty(size, dtype=torch.uint8) if found is None else self.idle.pop(found)
+                block = self.idle.pop(min(fits)[1]) if fits else torch.empty(size, dtype=torch.uint8)
             self.used_bytes += block.numel()
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         return block
@@ -41,7 +45,7 @@ class _Pool:
         with self.lock:
             self.used_bytes -= block.numel()
             self.idle.append(block)
-            while sum(kept.numel() for kept in self.idle) + self.used_bytes > self.peak_bytes:
+            while sum(kept.numel() for kept in self.idle) + self.used_bytes > _KEPT_OVER_PEAK * self.peak_bytes:
                 self.idle.pop(0)
 
 

@@ -76,12 +76,29 @@ def test_a_similar_size_is_served_and_a_much_smaller_one_is_not():
     assert small.data_ptr() != place
 
 
-def test_idle_memory_never_exceeds_what_was_in_use_at_once():
+def test_memory_stays_within_a_half_more_than_what_was_in_use_at_once():
+    pool = workspace._POOL
     for size in (1024, 1400, 1900, 2600, 600):
         recycled((size, 1024), torch.float32, CPU)
-    pool = workspace._POOL
     assert pool.used_bytes == 0
-    assert sum(block.numel() for block in pool.idle) <= pool.peak_bytes == 2600 * 1024 * 4
+    assert pool.peak_bytes == 2600 * 1024 * 4
+    assert sum(block.numel() for block in pool.idle) <= 1.5 * pool.peak_bytes
+    # the oldest went first
+    assert 1024 * 1024 * 4 not in [block.numel() for block in pool.idle]
+
+
+def test_what_a_step_needs_in_turn_is_there_in_the_next_one():
+    sizes, places = (2600, 700, 500), []
+    for _ in range(3):
+        places.append([recycled((size, 1024), torch.float32, CPU).data_ptr() for size in sizes])
+    assert places[0] == places[1] == places[2]
+
+
+def test_the_block_that_fits_best_is_taken():
+    large, small = (recycled((size, 1024), torch.float32, CPU) for size in (1200, 1024))
+    place = small.data_ptr()
+    del large, small
+    assert recycled(LARGE, torch.float32, CPU).data_ptr() == place
 
 
 def test_small_tensors_are_left_to_the_allocator():
