@@ -1,6 +1,9 @@
 """Compiling: once, whole or not at all, and with an error that says what to do."""
 
+import platform
+import re
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -82,3 +85,19 @@ def test_a_virtual_environment_keeps_its_own_and_others_use_the_cache_of_the_use
     assert build.cache_folder() == tmp_path / "share" / "moe-workbench" / "kernels"
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     assert build.cache_folder() == tmp_path / "cache" / "moe-workbench" / "kernels"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unit", "product"), [("bf16", "vdpbf16ps"), ("amx", "tdpbf16ps")])
+def test_weights_are_fetched_while_others_are_multiplied(unit, product, tmp_path):
+    compiler = build.find_compiler()
+    if compiler is None or platform.machine().lower() not in {"x86_64", "amd64"}:
+        pytest.skip("these instructions are compiled by a C++ compiler on x86-64")
+    out, flags = tmp_path / "unit.s", {"bf16": build._BF16, "amx": build._AMX}[unit]
+    command = [compiler, *build._COMMON, *flags, "-w", f"-DTIER={unit}", "-S", build.SOURCE / f"{unit}.cpp", "-o", out]
+    subprocess.run(command, check=True)
+    # a function that only fetches has no effect that a compiler knows of, and is left out where it is not inlined.
+    functions = re.split(r"^(?=_Z\w+:$)", out.read_text(), flags=re.MULTILINE)
+    products = [text for text in functions if product in text and not re.match(r"_Z\w*Causal", text)]
+    assert len(products) >= 10
+    assert [text.split(":", 1)[0] for text in products if "prefetch" not in text] == []

@@ -26,7 +26,7 @@ INLINE __m512 add_pairs(__m512 sum, __m512i a, __m512i b) {
 
 // M outputs of 16 * NB tokens; `rows` are the first of M rows of one tile of operand A.
 template <int M, int NB>
-static inline void multiply_rows(const BFloat16* rows, const Operand& a, const BFloat16* b, int steps, float* sums,
+INLINE void multiply_rows(const BFloat16* rows, const Operand& a, const BFloat16* b, int steps, float* sums,
                                  bool continues, const Coming& coming) {
     __m512 sum[M][NB];
 #pragma GCC unroll 16
