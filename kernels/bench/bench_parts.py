@@ -21,6 +21,7 @@ from workbench_kernels import (
     backend_of,
     cross_entropy,
     grouped_mm,
+    linear,
     offsets_of,
     plan_routing,
     rms_norm,
@@ -98,10 +99,6 @@ def plain_grouped(rows, weight, offsets):
         return F.grouped_mm(rows, weight.transpose(1, 2), offs=offsets[1:])
     parts = rows.split(offsets.diff().tolist())
     return torch.cat([part @ matrix.t() for part, matrix in zip(parts, weight, strict=True)])
-
-
-def plain_gate(logits):
-    return logits.softmax(-1).topk(8)[0]
 
 
 def plain_attention(weights, stream, keys, values, cosine, sine, length):
@@ -190,7 +187,7 @@ def sorting_pairs(kind):
     expert = torch.rand(4096, 64).topk(8).indices
     yield "plan_routing, 4096 x 8 of 64", lambda: own_plan(expert), lambda: sorted_plan(expert)
     logits = leaf(kind, 4096, 64)
-    yield learning("topk_gate, 4096 x 64", lambda x: topk_gate(x, 8)[0], plain_gate, logits)
+    yield learning("topk_gate, 4096 x 64", lambda x: topk_gate(x, 8)[0], lambda x: x.softmax(-1).topk(8)[0], logits)
 
 
 def grouped_pairs(kind, name):
@@ -200,6 +197,13 @@ def grouped_pairs(kind, name):
     for matrix, how in ((weight, ""), (turned, ", turned")):
         ours, theirs = partial(grouped_mm, offsets=offsets), partial(plain_grouped, offsets=offsets)
         yield learning(f"grouped_mm, 16 x 512 x 256 x 512{how}{name}", ours, theirs, rows, matrix)
+
+
+def linear_pairs(kind):
+    rows, weight = leaf(kind, 4096, 256), leaf(kind, 1024, 256, std=0.05)
+    yield learning("linear, 4096 x 256 x 1024", linear, F.linear, rows, weight)
+    ours, theirs = (torch.autocast("cpu", torch.bfloat16)(function) for function in (linear, F.linear))
+    yield learning("linear, 4096 x 256 x 1024, under autocast", ours, theirs, rows, weight)
 
 
 def plain_causal(query, key, value, cosine, sine):
@@ -262,6 +266,7 @@ def pairs(wide):
     yield from sorting_pairs(kind(torch.float32))
     yield from grouped_pairs(kind(torch.float32), "")
     yield from grouped_pairs(kind(torch.bfloat16), ", bfloat16")
+    yield from linear_pairs(kind(torch.float32))
     yield from attention_pairs(kind(torch.float32), "")
     yield from attention_pairs(kind(torch.bfloat16), ", bfloat16")
     yield from row_pairs(kind(torch.float32))

@@ -3,7 +3,8 @@
 All train 16 x 256 tokens per step on the CPU with the same fused AdamW and gradient clipping, in float32 or under the
 same bfloat16 autocast, interleaved in one process; medians and minima over the steps. Everyone takes a step untimed
 before each timed one, because whoever ran before leaves cold caches and memory that is not there yet: training is many
-steps of one model. The losses stand beside the times. The peer's `batched_mm` is left out: it would copy the weights of every row, 17 GB a layer.
+steps of one model. The losses stand beside the times. The peer's `batched_mm` is left out: it would copy the weights of
+every row, 17 GB a layer.
 """
 
 import os

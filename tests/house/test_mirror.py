@@ -42,7 +42,8 @@ def test_every_kernel_is_timed_beside_a_peer(root):
     others = {"RoutingPlan", "backend_of", "permute", "plan_from_groups", "plan_from_mask", "register_transformers"}
     others |= {"unweighted_experts"}
     kernels = set(workbench_kernels.__all__) - others - {"offsets_of", "unpermute"}
-    assert {name for name in kernels if not re.search(rf"\b{name}\(", timed)} == set()
+    # called, or handed over to be called; a line of its own is an import, and behind a dot it is somebody else's.
+    assert {name for name in kernels if not re.search(rf"\S.*(?<![.\w]){name}[(,]", timed)} == set()
 
 
 def test_the_expected_path_is_that_of_the_mirror():

@@ -1,7 +1,7 @@
 """The roofline: what the machine allows at each ratio of arithmetic to memory, and what was reached."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import log10
@@ -13,9 +13,11 @@ from workbench_kernels.bench.race import Race
 
 __all__ = ["Machine", "measure_machine", "roofline"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 760, 420, 70, 54, 30, 20
-# colours that stay apart for colour-blind readers; the shape differs too.
-_MARKS = (("#0072b2", "circle"), ("#d55e00", "square"), ("#009e73", "diamond"), ("#cc79a7", "cross"))
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 900, 520, 70, 54, 150, 210
+# colours that stay apart for colour-blind readers (Okabe and Ito); the shape differs too.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_SHAPES = ("circle", "square", "diamond", "cross", "triangle")
+_LINE = 13
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,15 @@ def roofline(races: Sequence[Race], machine: Machine) -> str:
         return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _BOTTOM - _TOP)
 
     parts = [*_axes(low_x, high_x, low_y, high_y, place), *_roof(machine, low_x, high_x, low_y, place)]
+    parts += _cases([(place(x, y)[0], f"{case.name}, {case.tokens} tokens") for _, case, x, y in points])
     for name, case, x, y in points:
-        colour, shape = _MARKS[names.index(name) % len(_MARKS)]
         label = f"{name}: {case.name}, {case.tokens} tokens, {y / 1e9:.0f} GFLOP/s"
-        parts.append(f"<g><title>{escape(label)}</title>{_mark(shape, colour, *place(x, y))}</g>")
+        parts.append(f"<g><title>{escape(label)}</title>{_mark(names.index(name), *place(x, y))}</g>")
     for row, name in enumerate(names):
-        colour, shape = _MARKS[row % len(_MARKS)]
         top = _TOP + 16 + 18 * row
-        parts.append(_mark(shape, colour, _LEFT + 16, top - 4) + _text(_LEFT + 28, top, name))
-    parts.append(_text(_LEFT, 18, f"roofline of {machine.name}", size=13))
+        parts.append(_mark(row, _WIDTH - _RIGHT + 20, top - 4) + _text(_WIDTH - _RIGHT + 32, top, name))
+    limits = f"dense products {machine.flops / 1e9:.0f} GFLOP/s, memory {machine.bandwidth / 1e9:.0f} GB/s"
+    parts.append(_text(_LEFT, 18, f"roofline of {machine.name}: {limits}", size=13))
     style = "background:white;max-width:100%;font-family:system-ui,sans-serif"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" '
@@ -107,7 +109,7 @@ def _axes(low_x, high_x, low_y, high_y, place):  # type: ignore[no-untyped-def]
                 yield f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" stroke="#e4e4e4"/>'
                 number = f"{value:g}" if is_x else f"{value / 1e9:g}"
                 yield _text(x, y + 16, number, "middle") if is_x else _text(x - 6, y + 4, number, "end")
-    yield _text((_LEFT + _WIDTH) / 2, _HEIGHT - 12, "FLOP per byte that must be moved", "middle")
+    yield _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "FLOP per byte that must be moved", "middle")
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     yield f'<g transform="rotate(-90 18 {middle})">{_text(18, middle, "GFLOP/s, forward", "middle")}</g>'
 
@@ -118,19 +120,29 @@ def _roof(machine: Machine, low_x, high_x, low_y, place):  # type: ignore[no-unt
     corners = [place(start, start * machine.bandwidth), place(ridge, machine.flops), place(10**high_x, machine.flops)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
     yield f'<polyline points="{path}" fill="none" stroke="#444" stroke-width="2"/>'
-    x, y = corners[2]
-    yield _text(x, y - 6, f"dense products {machine.flops / 1e9:.0f} GFLOP/s", "end")
-    yield _text(x, y + 14, f"memory {machine.bandwidth / 1e9:.0f} GB/s on the slope", "end")
+
+
+def _cases(places: Sequence[tuple[float, str]]) -> Iterator[str]:
+    """The name of every layer, upright above its points; names of layers in one place lie side by side."""
+    right = 0.0
+    for x, text in sorted(dict.fromkeys(places)):
+        right = max(x + 4, right + _LINE)
+        yield f'<g transform="rotate(-90 {right:.1f} {_TOP - 8})">{_text(right, _TOP - 8, text)}</g>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="#333">{escape(text)}</text>'
 
 
-def _mark(shape: str, colour: str, x: float, y: float) -> str:
+def _mark(row: int, x: float, y: float) -> str:
+    colour, shape = _COLOURS[row % len(_COLOURS)], _SHAPES[row % len(_SHAPES)]
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>'
-    if shape == "square":
-        return f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" fill="{colour}"/>'
-    path = f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z" if shape == "diamond" else f"M{x - 5:.1f} {y:.1f}h10m-5 -5v10"
+    start, line = {
+        "square": ((-4, -4), "h8v8h-8z"),
+        "diamond": ((0, -6), "l6 6l-6 6l-6 -6z"),
+        "cross": ((-5, 0), "h10m-5 -5v10"),
+        "triangle": ((0, -5), "l5 9h-10z"),
+    }[shape]
+    path = f"M{x + start[0]:.1f} {y + start[1]:.1f}{line}"
     return f'<path d="{path}" fill="{colour}" stroke="{colour}" stroke-width="2"/>'

@@ -31,6 +31,20 @@ def test_twice_the_rate_is_higher_and_every_point_has_its_words():
     assert "a machine &amp; more" in picture
 
 
+def test_everybody_has_a_mark_of_their_own():
+    names = ["workbench", *(f"peer {letter}" for letter in "abcdefg")]
+    picture = roofline([Race(CASE, torch.float32, "cpu", False, {name: Result((1e-3,)) for name in names})], MACHINE)
+    kinds = re.findall(r"</title><(?:path d=\"M[\d.]+ [\d.]+|circle)([^>]*?)\" fill=\"(#\w+)\"", picture)
+    assert len(kinds) == len(set(kinds)) == len(names)
+
+
+def test_layers_in_one_place_have_their_names_side_by_side():
+    other = Case("twin", 100, 64, 64, 4, 2)
+    races = [one("workbench", 2e10), Race(other, torch.float32, "cpu", False, {"workbench": Result((1e-3,))})]
+    lefts = dict(re.findall(r'rotate\(-90 ([\d.]+) \d+\)"><text[^>]*>(layer|twin), 100', roofline(races, MACHINE)))
+    assert sorted(lefts.values()) == ["layer", "twin"]
+
+
 def test_without_a_forward_race_it_says_what_to_run():
     with pytest.raises(ValueError, match=r"at least one forward race, got none; run race\(case\) first"):
         roofline([one("workbench", 1e9, learns=True)], MACHINE)
