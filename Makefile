@@ -3,6 +3,7 @@
 PYTHON  ?= python3
 PORT    ?= 8888
 WORKERS ?= 2
+BENCHES ?= tests/bench kernels/bench
 BIN     := .venv/bin
 HEAVY   := slow or distributed or notebook or browser
 # These want the cores for themselves.
@@ -56,9 +57,9 @@ check: setup-dev ## format, lint and types, those of the JupyterLab extension an
 	$(BIN)/python -P workbench/lab/build.py --types
 
 # Without conftest: it checks every signature at run time, and a number must be that of the production path.
-bench: setup-test ## every number that the README states, as tables
+bench: setup-test ## every number that the README states, as tables (BENCHES=kernels/bench: the kernels alone)
 	$(BIN)/pytest -s --noconftest -o addopts="--import-mode=importlib --strict-markers" \
-		-o python_files="bench_*.py" -o python_functions="bench_*" tests/bench kernels/bench
+		-o python_files="bench_*.py" -o python_functions="bench_*" $(BENCHES)
 
 checkpoints: setup ## four small models trained differently, in runs/checkpoints
 	$(BIN)/python -m workbench.train.sample_models runs/checkpoints
