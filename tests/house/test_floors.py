@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
@@ -89,6 +90,21 @@ def hidden_imports(module: str, tree: ast.AST) -> list[str]:
     return sorted(found)
 
 
+def circle(trees: Mapping[str, ast.AST]) -> list[str]:
+    """Modules that import each other in a ring, if only for their types; empty where there is none."""
+    needs = {}
+    for module, tree in trees.items():
+        # not the names in strings: what is looked up while running, as an engine is, is no knowledge of it.
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {name for node in imports for name in imported(node, module)}
+        needs[module] = {at for name in names for at in (name, name.rpartition(".")[0]) if at in trees} - {module}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def test_every_part_of_the_house_has_a_floor(modules):
     parts = {".".join(module.name.split(".")[:2]) for module in modules}
     assert {part for part in parts if part.startswith("workbench.")} <= set(FLOOR)
@@ -96,6 +112,22 @@ def test_every_part_of_the_house_has_a_floor(modules):
 
 def test_no_import_goes_up_or_sideways(modules):
     assert [fault for module in modules for fault in upward_imports(module.name, module.tree)] == []
+
+
+def test_no_modules_import_each_other(modules):
+    assert circle({module.name: module.tree for module in modules if not module.is_package}) == []
+
+
+def test_a_planted_circle_is_caught():
+    code = {
+        "workbench.live.run": "from workbench.live.actions import ACTIONS",
+        "workbench.live.actions": "if TYPE_CHECKING:\n    from workbench.live.run import LiveRun",
+        "workbench.live.pace": "import threading",
+    }
+    assert set(circle({name: ast.parse(text) for name, text in code.items()})) == {
+        "workbench.live.run",
+        "workbench.live.actions",
+    }
 
 
 def test_no_import_hides_inside_a_function(modules):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.core.records import ExpertKey
 from workbench.core.spec import Spec
@@ -12,14 +12,12 @@ from workbench.live.effect import measure_expert
 from workbench.live.facts import is_steerable
 from workbench.live.offloading import OFFLOAD_CHANGES, change_offload
 from workbench.live.steering import PIN, Steer
+from workbench.live.watched import Watched
 from workbench.live.writing import write
 from workbench.payloads.expert_effect import expert_effect_payload
 from workbench.payloads.router_swap import router_swap_payload
 from workbench.train.swap import SwapReport
 from workbench.train.watch import watch_of
-
-if TYPE_CHECKING:
-    from workbench.live.run import LiveRun
 
 __all__ = ["ACTIONS", "AT_ONCE", "Done", "checked", "publish_swap"]
 
@@ -44,28 +42,28 @@ class Done:
     value: Any = None
 
 
-def _pause(run: "LiveRun", args: Args, actor: str) -> Done:
+def _pause(run: Watched, args: Args, actor: str) -> Done:
     run.pace.pause()
     return Done(f"paused after step {run.trainer.step}")
 
 
-def _resume(run: "LiveRun", args: Args, actor: str) -> Done:
+def _resume(run: Watched, args: Args, actor: str) -> Done:
     run.pace.resume()
     return Done("going on")
 
 
-def _step(run: "LiveRun", args: Args, actor: str) -> Done:
+def _step(run: Watched, args: Args, actor: str) -> Done:
     count = int(args.get("count", 1))
     run.pace.step(count)
     return Done(f"{count} step{'s' if count > 1 else ''}, then paused")
 
 
-def _stop(run: "LiveRun", args: Args, actor: str) -> Done:
+def _stop(run: Watched, args: Args, actor: str) -> Done:
     run.pace.stop()
     return Done(f"stopped after step {run.trainer.step}")
 
 
-def _set_rate(run: "LiveRun", args: Args, actor: str) -> Done:
+def _set_rate(run: Watched, args: Args, actor: str) -> Done:
     before, run.frames_per_second = run.frames_per_second, float(args["frames_per_second"])
 
     def back() -> str:
@@ -75,17 +73,17 @@ def _set_rate(run: "LiveRun", args: Args, actor: str) -> Done:
     return Done(f"{run.frames_per_second:g} pictures a second at most", undo=_undo("the rate", back))
 
 
-def _swap_router(run: "LiveRun", args: Args, actor: str) -> Done:
+def _swap_router(run: Watched, args: Args, actor: str) -> Done:
     spec = Spec.parse(args["name"])
     return _swap(run, Spec(spec.name, {**spec.args, **args.get("args", {})}), args, actor)
 
 
-def _set_router_args(run: "LiveRun", args: Args, actor: str) -> Done:
+def _set_router_args(run: Watched, args: Args, actor: str) -> Done:
     now = run.trainer.model.config.router
     return _swap(run, Spec(now.name, {**now.args, **args["args"]}), args, actor)
 
 
-def _swap(run: "LiveRun", router: Spec, args: Args, actor: str) -> Done:
+def _swap(run: Watched, router: Spec, args: Args, actor: str) -> Done:
     trainer = run.trainer
     before = str(trainer.model.config.router)
     report = trainer.swap(
@@ -98,13 +96,13 @@ def _swap(run: "LiveRun", router: Spec, args: Args, actor: str) -> Done:
     return Done(f"{report}{moved}", result, _undo(f"the swap to {router}", lambda: _swap_back(run)), report)
 
 
-def _swap_back(run: "LiveRun") -> str:
+def _swap_back(run: Watched) -> str:
     words = run.trainer.undo()
     _renew_steering(run)
     return words
 
 
-def _undo_last(run: "LiveRun", args: Args, actor: str) -> Done:
+def _undo_last(run: Watched, args: Args, actor: str) -> Done:
     if not run.undo_stack:
         # a swap that was made before this run could be watched is known to its trainer alone.
         words = run.trainer.undo(actor=actor)
@@ -114,7 +112,7 @@ def _undo_last(run: "LiveRun", args: Args, actor: str) -> Done:
     return Done(words, value=words)
 
 
-def _rewind(run: "LiveRun", args: Args, actor: str) -> Done:
+def _rewind(run: Watched, args: Args, actor: str) -> Done:
     words = run.trainer.rewind(actor=actor)
     swaps = [place for place, (what, _) in enumerate(run.undo_stack) if what.startswith("the swap")]
     del run.undo_stack[swaps[-1] if swaps else len(run.undo_stack) :]
@@ -123,7 +121,7 @@ def _rewind(run: "LiveRun", args: Args, actor: str) -> Done:
     return Done(words, value=words)
 
 
-def _set_shadow(run: "LiveRun", args: Args, actor: str) -> Done:
+def _set_shadow(run: Watched, args: Args, actor: str) -> Done:
     trainer, before, was = run.trainer, run.trainer.watch, run.shadow
     name = args["name"]
     router = str(Spec(name, args["args"])) if name is not None and args.get("args") else name
@@ -141,8 +139,8 @@ def _set_shadow(run: "LiveRun", args: Args, actor: str) -> Done:
     return Done(words, undo=_undo("the shadow router", back), value=trainer.watch)
 
 
-def _steer(kind: str) -> Callable[["LiveRun", Args, str], Done]:
-    def act(run: "LiveRun", args: Args, actor: str) -> Done:
+def _steer(kind: str) -> Callable[[Watched, Args, str], Done]:
+    def act(run: Watched, args: Args, actor: str) -> Done:
         key = ExpertKey(int(args["layer"]), int(args["expert"]))
         biases = {"pin": PIN, "ban": float("-inf")}
         bias = biases[kind] if kind in biases else float(args["bias"])
@@ -173,45 +171,45 @@ def _steered(key: ExpertKey, steer: Steer | None) -> str:
     return f"{name} {words.get(steer.kind, f'gets {steer.bias:+g} on its score')}"
 
 
-def _renew_steering(run: "LiveRun") -> None:
+def _renew_steering(run: Watched) -> None:
     model = run.trainer.model
     model.steering = run.steering.bias(model.device)
 
 
-def _measure_expert(run: "LiveRun", args: Args, actor: str) -> Done:
+def _measure_expert(run: Watched, args: Args, actor: str) -> Done:
     effect = measure_expert(run.trainer, ExpertKey(int(args["layer"]), int(args["expert"])))
     run.effects.append(effect.to_json())
     run.outlet.put("expert_effect", expert_effect_payload(run.effects), step=run.trainer.step)
     return Done(str(effect), effect.to_json(), value=effect)
 
 
-def _generate(run: "LiveRun", args: Args, actor: str) -> Done:
+def _generate(run: Watched, args: Args, actor: str) -> Done:
     written = write(run, args)
     return Done(f"{written.num_tokens} tokens in {written.seconds:.1f} s", {"text": written.text}, value=written)
 
 
-def _checkpoint(run: "LiveRun", args: Args, actor: str) -> Done:
+def _checkpoint(run: Watched, args: Args, actor: str) -> Done:
     if run.trainer.folder is None:
         raise ValueError("this run is kept in memory; begin it with a folder to keep checkpoints")
     path = run.trainer.save()
     return Done(f"step {run.trainer.step} is kept" if path is None else f"kept as {path.name}", value=path)
 
 
-def _annotate(run: "LiveRun", args: Args, actor: str) -> Done:
+def _annotate(run: Watched, args: Args, actor: str) -> Done:
     run.trainer.note("annotate", {"text": args["text"]}, actor, args["text"])
     return Done(args["text"])
 
 
-def _take_over(run: "LiveRun", args: Args, actor: str) -> Done:
+def _take_over(run: Watched, args: Args, actor: str) -> Done:
     run.driver = actor
     return Done(f"{actor} drives now")
 
 
-def _offload(op: str) -> Callable[["LiveRun", Args, str], Done]:
+def _offload(op: str) -> Callable[[Watched, Args, str], Done]:
     return lambda run, args, actor: Done(change_offload(run.offloaded, op, args))
 
 
-def _reset(run: "LiveRun", args: Args, actor: str) -> Done:
+def _reset(run: Watched, args: Args, actor: str) -> Done:
     before = run.trainer.step
     words = run.trainer.rewind(actor=actor, to_start=True)
     if run.status in ("running", "paused"):
@@ -241,7 +239,7 @@ def checked(op: str, args: Args) -> dict[str, Any]:
     return {**{name: argument.default for name, argument in schema.items()}, **args}
 
 
-def publish_swap(run: "LiveRun", report: SwapReport) -> None:
+def publish_swap(run: Watched, report: SwapReport) -> None:
     """Show what a swap changed on the probe text."""
     if report.diff is None:
         return
@@ -263,7 +261,7 @@ def _undo(what: str, back: Callable[[], str]) -> Undo:
     return what, back
 
 
-ACTIONS: Mapping[str, Callable[["LiveRun", Args, str], Done]] = {
+ACTIONS: Mapping[str, Callable[[Watched, Args, str], Done]] = {
     "annotate": _annotate,
     "ban_expert": _steer("ban"),
     "bias_expert": _steer("bias"),

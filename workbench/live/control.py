@@ -8,15 +8,13 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from workbench.hub.commands import check_choice, check_command
 from workbench.hub.places import Connection, remove_connection, socket_path, write_connection
 from workbench.hub.schema import CommandError
 from workbench.hub.wire import LIMIT_TO_RUNTIME, Inbox, WireError, pack
-
-if TYPE_CHECKING:
-    from workbench.live.run import LiveRun
+from workbench.live.watched import Watched
 
 __all__ = ["Control", "answer"]
 
@@ -36,7 +34,7 @@ class Control:
         OSError: the socket or the connection file cannot be made.
     """
 
-    def __init__(self, run: "LiveRun"):
+    def __init__(self, run: Watched):
         self._run = run
         self._path = socket_path(run.run_id)
         self._connection = Connection(
@@ -159,7 +157,7 @@ class Control:
             self._loop.call_soon_threadsafe(news.set)
 
 
-def answer(run: "LiveRun", message: Mapping[str, Any]) -> dict[str, Any]:
+def answer(run: Watched, message: Mapping[str, Any]) -> dict[str, Any]:
     """The acknowledgement of a command; an accepted one is on the desk."""
     name = message.get("id")
     try:
@@ -177,7 +175,7 @@ def answer(run: "LiveRun", message: Mapping[str, Any]) -> dict[str, Any]:
     return ack
 
 
-def _check_driver(run: "LiveRun", op: str, actor: str, *, is_broadcast: bool) -> None:
+def _check_driver(run: Watched, op: str, actor: str, *, is_broadcast: bool) -> None:
     if is_broadcast or op == "take_over":
         return
     if run.driver is None:

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.core.records import Residency
 from workbench.core.spec import Spec
+from workbench.live.watched import Watched
 from workbench.offload.config import OffloadConfig
 from workbench.offload.model import OffloadedModel, offload_model
 from workbench.trace.record import Recorder
 from workbench.trace.schema import Trace
-
-if TYPE_CHECKING:
-    from workbench.live.run import LiveRun
 
 __all__ = ["NO_PREFETCHER", "OFFLOAD", "OFFLOAD_CHANGES", "change_offload", "note_offload", "offload_run"]
 
@@ -27,7 +25,7 @@ Change = Callable[[OffloadedModel, Mapping[str, Any]], str]
 
 
 def offload_run(
-    run: "LiveRun",
+    run: Watched,
     how: OffloadConfig | int | str | None,
     *,
     policy: str | Spec | None = None,

@@ -21,7 +21,7 @@ from workbench.live.outlet import Outlet
 from workbench.live.pace import Pace
 from workbench.live.plain import plain_json
 from workbench.live.steering import Steering
-from workbench.offload.model import OffloadedModel
+from workbench.live.watched import Watched
 from workbench.train.trainer import Trainer
 
 __all__ = ["LiveRun", "RunStopped"]
@@ -35,7 +35,7 @@ class RunStopped(RuntimeError):
 
 
 @final
-class LiveRun:
+class LiveRun(Watched):
     """A training with everything a viewer needs: its frames, its commands, and who may give them.
 
     Args:
@@ -49,8 +49,6 @@ class LiveRun:
 
     Attributes:
         is_shared: whether other people of a shared server may watch it; those in `drivers` may also drive it.
-        undo_stack: what can be taken back, in words, and how; newest last.
-        offloaded: writes the texts that viewers ask for, in the place of the model that trains.
     """
 
     def __init__(
@@ -73,11 +71,8 @@ class LiveRun:
         self.store = self.outlet.store
         self.steering = Steering(len(config.moe_layers), config.num_experts)
         self.frames_per_second, self.started_at = 10.0, time.time()
-        self.offloaded: OffloadedModel | None = None
-        self.driver: str | None = None
-        self.effects: list[dict[str, Any]] = []
-        self.undo_stack: list[tuple[str, Callable[[], str]]] = []
-        self.shadow: str | None = None
+        self.offloaded = self.driver = self.shadow = None
+        self.effects, self.undo_stack = [], []
         self.is_shared, self.drivers = False, ()
         self._control: Control | None = None
         self.ledger = Ledger()

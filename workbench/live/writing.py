@@ -3,23 +3,21 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.live.offloading import note_offload
+from workbench.live.watched import Watched
 from workbench.model.generate import Sampling
 from workbench.model.recorded import Answer, Written, answer, record_text, recorder_of, write_text
 from workbench.payloads.generation import GenerationStatus, generation_payload
 from workbench.trace.schema import Trace
-
-if TYPE_CHECKING:
-    from workbench.live.run import LiveRun
 
 __all__ = ["record", "reply", "write"]
 
 _SHOW_SECONDS = 0.2
 
 
-def record(run: "LiveRun", text: str) -> Trace:
+def record(run: Watched, text: str) -> Trace:
     """The routing of a text under the run's model as it is now, in all layers.
 
     Raises:
@@ -33,7 +31,7 @@ def record(run: "LiveRun", text: str) -> Trace:
 
 
 def reply(
-    run: "LiveRun", prompt: str, sampling: Sampling, *, seed: int, stop: Sequence[str], on_text: Callable[[str], None]
+    run: Watched, prompt: str, sampling: Sampling, *, seed: int, stop: Sequence[str], on_text: Callable[[str], None]
 ) -> Answer:
     """The model's continuation of a prompt, by the offloaded model where the run has one.
 
@@ -52,7 +50,7 @@ def reply(
         return said
 
 
-def write(run: "LiveRun", args: Mapping[str, Any]) -> Written:
+def write(run: Watched, args: Mapping[str, Any]) -> Written:
     """The continuation of a prompt; the topic `generation` follows it, and those of offloading where there is any.
 
     Raises:
