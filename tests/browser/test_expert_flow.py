@@ -31,9 +31,10 @@ def trace():
     return synthetic_trace(num_tokens=900, num_layers=3, num_experts=6, skew=0.5, phase="prefill")
 
 
-def test_the_colour_of_a_pair_is_that_of_its_ratio(open_view, trace):
+def test_the_colour_of_a_pair_is_that_of_its_ratio(open_view, trace, settle):
     page = open_view("expert_flow", expert_flow_payload(trace))
     page.get_by_role("combobox", name="Layer").select_option("1")
+    settle(page)
     pairs = pair_affinity(trace).values[1]
     seen = 0
     for text, colour in page.evaluate(MATRIX % 1).items():

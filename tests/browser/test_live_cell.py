@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 START = """
 from workbench.session import Session
 session = Session(model="tiny", router="switch", batch_size=2, sequence_length=32, seed=0)
-run = session.train(4000, background=True)
+run = session.train(40_000, background=True)
 session
 """
 
