@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 from workbench_kernels import RoutingPlan
+from workbench_kernels.cpu import calls, library, tokens
+from workbench_kernels.cpu import engine as cpu_engine
 from workbench_kernels.reference import plan_ref
 
 # Relative Frobenius distance to float64 on inputs of size 1: of the output, and of each gradient.
@@ -20,6 +22,10 @@ ACCURACY: Mapping[torch.dtype, tuple[float, float]] = {
     torch.float16: (7.5e-4, 1.5e-3),
     torch.bfloat16: (3.5e-3, 6e-3),
 }
+
+
+# Names of the instruction sets of the C++ kernels, in the order of their numbers.
+TIERS = ("portable", "avx2", "avx512", "bf16", "amx")
 
 
 class Case(NamedTuple):
@@ -134,6 +140,15 @@ def agree(assert_close) -> Callable[..., None]:
             assert_close(got, expected)
 
     return compare
+
+
+@pytest.fixture(params=range(library.kernels().tier + 1) if library.availability()[0] else (), ids=TIERS.__getitem__)
+def tier(request, monkeypatch) -> int:
+    """Every instruction set that this machine has, one after the other."""
+    found = library.kernels()._replace(tier=request.param)
+    for module in (calls, cpu_engine, tokens):
+        monkeypatch.setattr(module, "kernels", lambda: found)
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from workbench_kernels.cpu import calls, engine, library
 from workbench_kernels.reference import topk_gate_backward_ref, topk_gate_ref
 from workbench_kernels.topk import topk_gate
 
@@ -41,13 +40,6 @@ def test_it_agrees_with_its_reference(dtype, bias, options, assert_close):
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gradients_are_those_of_finite_differences(options):
     assert torch.autograd.gradcheck(lambda x: topk_gate(x, 2, **options)[0], (logits_of(torch.float64, 4, 5),))
-
-
-@pytest.fixture(params=range(library.kernels().tier + 1) if library.availability()[0] else ())
-def tier(request, monkeypatch):
-    found = library.kernels()._replace(tier=request.param)
-    for module in (calls, engine):
-        monkeypatch.setattr(module, "kernels", lambda: found)
 
 
 def sorted_gate(logits, top_k, bias, *, score="softmax", normalize=False, scale=1.0):

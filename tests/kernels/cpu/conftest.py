@@ -1,4 +1,4 @@
-"""Every instruction set of this machine; and the units for bfloat16 with their instructions emulated."""
+"""The units for bfloat16 with their instructions emulated: all around these is what runs with them."""
 
 import ctypes
 import platform
@@ -25,15 +25,6 @@ OTHERS = "\n".join(
     for tier in ("portable", "avx2", "avx512")
     for call in ("moe", "grouped", "causal", "norm", "entropy", "topk", "attention", "choice", "experts", "linear")
 )
-TIERS = ("portable", "avx2", "avx512", "bf16", "amx")
-
-
-@pytest.fixture(params=range(library.kernels().tier + 1) if library.availability()[0] else (), ids=TIERS.__getitem__)
-def tier(request, monkeypatch):
-    found = library.kernels()._replace(tier=request.param)
-    for module in (calls, engine, tokens):
-        monkeypatch.setattr(module, "kernels", lambda: found)
-    return request.param
 
 
 def compiler():

@@ -7,21 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from workbench_kernels import ChoiceGate, plan_routing
-from workbench_kernels.cpu import calls, engine, library, tokens
+from workbench_kernels.cpu import engine, library, tokens
 from workbench_kernels.token_choice import SCORES
 from workbench_kernels.token_reference import token_choice_ref
 
 LIMITS = {torch.float32: 1e-6, torch.bfloat16: 3.5e-3, torch.float16: 7.5e-4}
-TIERS = range(library.kernels().tier + 1)
-
-
-@pytest.fixture(params=TIERS, ids=lambda tier: ("portable", "avx2", "avx512", "amx")[tier])
-def tier(request, monkeypatch):
-    found = library.kernels()._replace(tier=request.param)
-    monkeypatch.setattr(tokens, "kernels", lambda: found)
-    for module in (calls, engine):
-        monkeypatch.setattr(module, "kernels", lambda: found)
-    return request.param
 
 
 def normal(*shape, dtype=torch.float32):
